@@ -73,7 +73,10 @@ class PromptRenderer:
 
     def __init__(self, *, max_seconds: float = MAX_SECONDS) -> None:
         self._max_seconds = max_seconds
-        self._thread = ThreadPoolExecutor(1, "template")
+        self._executor = ThreadPoolExecutor(1, "template")
+        self._lock = threading.Lock()
+        self._running: tuple[object, int] | None = None
+        """Which rendering the thread is at, and the thread."""
 
     async def render(self, info: EngineInfo, messages: tuple[Message, ...]) -> str:
         """The prompt that makes the model answer the last message.
@@ -87,31 +90,54 @@ class PromptRenderer:
                 param="messages",
                 hint="send a raw prompt to /v1/completions",
             )
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._render, info, messages
-        )
+        loop, rendering = asyncio.get_running_loop(), object()
+        work = loop.run_in_executor(self._executor, self._render, rendering, info, messages)
+        try:
+            return await asyncio.wait_for(asyncio.shield(work), self._max_seconds)
+        except TimeoutError:
+            return await self._hurry(rendering, work)
+        except _OutOfTime:
+            raise self._out_of_time() from None
 
-    def _render(self, info: EngineInfo, messages: tuple[Message, ...]) -> str:
+    async def _hurry(self, rendering: object, work: asyncio.Future[str]) -> str:
+        # It may have spent its time waiting for the thread behind a slower one; then it gets its turn first.
+        while not work.done():
+            self._interrupt(rendering)
+            await asyncio.wait([work], timeout=self._max_seconds)
+        try:
+            return work.result()
+        except _OutOfTime:
+            raise self._out_of_time() from None
+
+    def _render(self, rendering: object, info: EngineInfo, messages: tuple[Message, ...]) -> str:
         assert info.template is not None, "render() has looked"
-        watchdog = threading.Timer(self._max_seconds, _interrupt, (threading.get_ident(),))
-        watchdog.daemon = True
-        watchdog.start()
+        self._running = rendering, threading.get_ident()
         try:
             return _expand(info.template, _variables(info, messages))
-        except _OutOfTime:
-            raise _rejected(f"it ran longer than {self._max_seconds:g} s") from None
         except (TemplateError, SecurityError) as error:
             raise _rejected(error.message or type(error).__name__) from None
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
             raise _rejected(f"{type(error).__name__}: {error}") from None
-        except ValueError as error:
-            raise _rejected(str(error)) from None
+        except (ValueError, MemoryError) as error:
+            raise _rejected(str(error) or type(error).__name__) from None
         finally:
-            watchdog.cancel()
+            with self._lock:
+                self._running = None
+
+    def _interrupt(self, rendering: object) -> None:
+        with self._lock:
+            if self._running is not None and self._running[0] is rendering:
+                # The only way to stop Python code that never yields; it takes effect at the next bytecode.
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self._running[1]), ctypes.py_object(_OutOfTime)
+                )
+
+    def _out_of_time(self) -> Invalid:
+        return _rejected(f"it ran longer than {self._max_seconds:g} s")
 
     def close(self) -> None:
         """Let the thread go."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _expand(template: str, variables: Mapping[str, object]) -> str:
@@ -185,11 +211,4 @@ def _rejected(reason: str) -> Invalid:
         f"the model's chat template rejected the messages: {reason}",
         param="messages",
         hint="roles this template does not know are the usual cause",
-    )
-
-
-def _interrupt(thread_id: int) -> None:
-    # The only way to stop Python code that never yields; it takes effect at the next bytecode.
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread_id), ctypes.py_object(_OutOfTime)
     )

@@ -1,5 +1,6 @@
 """Who computes what next, and that nothing is lost on the way."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -95,7 +96,7 @@ def test_a_long_prompt_never_stalls_others_for_more_than_one_chunk() -> None:
     eng.add(newcomer := sequence("x" * 3000, n=1))
     steps = run(eng, until=lambda: newcomer.finish is not None)
     silent = [not any(c.sequence is talker for c in step) for step in steps]
-    assert not any(a and b for a, b in zip(silent, silent[1:], strict=False))
+    assert not any(a and b for a, b in itertools.pairwise(silent))
     assert newcomer.finish is FinishReason.LENGTH
 
 

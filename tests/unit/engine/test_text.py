@@ -1,5 +1,7 @@
 """Pieces to text: whole characters, and nothing of a stop string."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,7 +69,7 @@ def test_stop_strings_do_not_depend_on_where_tokens_end(
 ) -> None:
     data = text.encode()
     bounds = sorted({0, len(data), *(c for c in cuts if c <= len(data))})
-    pieces = [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    pieces = [data[a:b] for a, b in itertools.pairwise(bounds)]
     assert assemble(pieces, stops)[0] == one_character_at_a_time(text, stops)
 
 
