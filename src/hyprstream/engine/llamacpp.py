@@ -24,6 +24,12 @@ log = logging.getLogger(__name__)
 
 # The bindings are ctypes: their annotations describe neither pointers nor the integer types they take.
 llama: Any = _llama
+# Calls of microseconds keep the interpreter lock: having released it, they would wait for the event loop to be done with it.
+_quick: Any = ctypes.PyDLL(llama._lib._name)
+_quick.llama_get_logits.restype = ctypes.POINTER(ctypes.c_float)
+_quick.llama_get_logits.argtypes = [ctypes.c_void_p]
+_quick.llama_sampler_sample.restype = ctypes.c_int32
+_quick.llama_sampler_sample.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
 
 BAN = float("-inf")
 MIN_BAN = -100.0
@@ -125,7 +131,8 @@ class LlamaCppBackend:
             raise BackendError(
                 f"llama_decode returned {code} for {n_tokens} tokens in {len(batch)} slots"
             )
-        return [self._sample(slot, row) for slot, row in outputs]
+        logits = self._logits(len(outputs))
+        return [self._sample(slot, row, logits[i]) for i, (slot, row) in enumerate(outputs)]
 
     def truncate(self, slot: int, n_tokens: int) -> bool:
         memory: Any = llama.llama_get_memory(self._context)
@@ -179,16 +186,25 @@ class LlamaCppBackend:
             llama.llama_free(self._context)
             self._context = None
 
-    def _sample(self, slot: int, row: int) -> Sample:
+    def _logits(self, n_outputs: int) -> NDArray[np.float32]:
+        """Logits of the last call's outputs, in order: float32 [n_outputs, n_vocab], valid until the next call."""
+        if not n_outputs:
+            return np.empty((0, self._n_vocab), np.float32)
+        pointer = _quick.llama_get_logits(self._context)
+        if not pointer:
+            raise BackendError(f"llama.cpp has no logits for {n_outputs} outputs")
+        return np.ctypeslib.as_array(pointer, (n_outputs, self._n_vocab))
+
+    def _sample(self, slot: int, row: int, logits: NDArray[np.float32]) -> Sample:
         sampler = self._samplers[slot]
         assert sampler is not None, "a slot that samples has a sampler"
-        spec = sampler.spec
-        if spec.n_logprobs is None:
-            return Sample(sampler.sample(self._context, row))
-        # Read before sampling: a sampler may write to the logits it is given.
-        logprobs = _log_softmax(_logits(self._context, row, self._n_vocab))
-        token = sampler.sample(self._context, row)
-        return Sample(token, self._logprob(token, logprobs, spec.n_logprobs))
+        n_logprobs = sampler.spec.n_logprobs
+        if n_logprobs is None:
+            return Sample(sampler.sample(self._context, row, logits))
+        # Before sampling: a sampler may write to the logits it is given.
+        logprobs = _log_softmax(logits)
+        token = sampler.sample(self._context, row, logits)
+        return Sample(token, self._logprob(token, logprobs, n_logprobs))
 
     def _logprob(self, token: int, logprobs: NDArray[np.float32], n_top: int) -> TokenLogprob:
         top: list[int] = []
@@ -257,10 +273,13 @@ class _BatchRows:
         outputs: list[tuple[int, int]] = []
         row = 0
         for span in batch:
-            n = len(span.tokens)
-            end = row + n
-            self._tokens[row:end] = span.tokens
-            self._positions[row:end] = np.arange(span.start, span.start + n)
+            end = row + len(span.tokens)
+            if end - row == 1:  # most calls consist of these, and slices cost more than they do
+                self._tokens[row] = span.tokens[0]
+                self._positions[row] = span.start
+            else:
+                self._tokens[row:end] = span.tokens
+                self._positions[row:end] = np.arange(span.start, span.start + end - row)
             self._is_output[row:end] = 0
             for ids in self._slots[row:end]:
                 ids[0] = span.slot
@@ -279,7 +298,6 @@ class _Sampler:
         self, vocab: Any, n_vocab: int, n_ctx: int, ends: frozenset[int], spec: SamplerSpec
     ) -> None:
         self.spec = spec
-        self._n_vocab = n_vocab
         biases = _biases(spec, ends)
         # Greedy without a bias or a penalty is the largest logit: no need to copy the vocabulary into a sampler's list.
         self._is_plain_greedy = (
@@ -296,10 +314,11 @@ class _Sampler:
             for token in spec.prompt:
                 llama.llama_sampler_accept(self._chain, token)
 
-    def sample(self, context: Any, row: int) -> int:
+    def sample(self, context: Any, row: int, logits: NDArray[np.float32]) -> int:
+        """Choose a token for batch row `row`, whose logits these are, and remember it for the penalties."""
         if self._chain is None:
-            return int(_logits(context, row, self._n_vocab).argmax())
-        return llama.llama_sampler_sample(self._chain, context, row)
+            return int(logits.argmax())
+        return _quick.llama_sampler_sample(self._chain, context, row)
 
     def close(self) -> None:
         if self._chain is not None:
@@ -380,13 +399,6 @@ def _biases(spec: SamplerSpec, ends: frozenset[int]) -> dict[int, float]:
         token: BAN if bias <= MIN_BAN else bias for token, bias in spec.params.logit_bias if bias
     }
     return {**biases, **dict.fromkeys(ends, BAN)} if spec.ignore_eos else biases
-
-
-def _logits(context: Any, row: int, n_vocab: int) -> NDArray[np.float32]:
-    pointer = llama.llama_get_logits_ith(context, row)
-    if not pointer:
-        raise BackendError(f"llama.cpp has no logits for row {row}")
-    return np.ctypeslib.as_array(pointer, (n_vocab,))
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

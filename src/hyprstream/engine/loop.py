@@ -4,7 +4,7 @@
 event loop                      engine thread
 generate() ── Submit ─────────▶ mailbox ─▶ engine.step() ─▶ text
 leave block ── Cancel ────────▶ mailbox
-channel ◀── one call_soon_threadsafe per step, all events of all jobs
+events ◀── outbox ◀───────────  once per step, for all jobs together
 ```
 """
 
@@ -39,6 +39,7 @@ from hyprstream.core.generation import (
 )
 from hyprstream.engine.backend import Backend
 from hyprstream.engine.engine import Commit, Engine
+from hyprstream.engine.outbox import Outbox
 from hyprstream.engine.sampling import check_params
 from hyprstream.engine.sequence import Sequence
 from hyprstream.engine.text import TextAssembler
@@ -103,10 +104,10 @@ class EngineLoop:
         self._engine = Engine(backend, time.perf_counter)
         self._max_queue = max_queue
         self._mail: queue.SimpleQueue[_Mail] = queue.SimpleQueue()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outbox: Outbox[list[_Delivery]] = Outbox(_dispatch)
         self._choices: dict[Sequence, _Choice] = {}
         self._n_jobs_open = 0
-        self._is_closed = False
+        self._is_closed = self._is_joined = False
         self._counters = _Counters()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -121,7 +122,7 @@ class EngineLoop:
 
     @asynccontextmanager
     async def generate(self, job: GenerationJob) -> AsyncGenerator[AsyncGenerator[TokenEvent]]:
-        self._loop = asyncio.get_running_loop()
+        self._outbox.attach(asyncio.get_running_loop())
         self.check_room()
         check_params(job.params, n_vocab=self.info.n_vocab)
         self._n_jobs_open += 1
@@ -177,10 +178,12 @@ class EngineLoop:
         )
 
     async def aclose(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._mail.put(_Close())
+        self._is_closed = True
+        self._mail.put(_Close())
         await asyncio.to_thread(self._thread.join)
+        if not self._is_joined:
+            self._is_joined = True
+            self._outbox.close()
 
     async def _encode(self, prompt: str | tuple[int, ...]) -> list[int]:
         if isinstance(prompt, str):
@@ -231,7 +234,8 @@ class EngineLoop:
                 is_open &= self._handle(mail, deliveries)
             if is_open and self._engine.has_work:
                 deliveries.extend(self._step())
-            self._deliver(deliveries)
+            if deliveries:
+                self._outbox.put(deliveries)
         self._backend.close()
 
     def _read_mail(self) -> Iterator[_Mail]:
@@ -327,12 +331,6 @@ class EngineLoop:
 
     def _open_jobs(self) -> set[_Job]:
         return {choice.job for choice in self._choices.values()}
-
-    def _deliver(self, deliveries: list[_Delivery]) -> None:
-        if deliveries and self._loop is not None:
-            # The event loop may be gone already when a process is ending; then nobody listens.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_dispatch, deliveries)
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from hyprstream.services.access import Access
 from hyprstream.services.chat import ChatService
 from hyprstream.services.models import ModelService
 from hyprstream.services.pool import EnginePool
+from hyprstream.services.prompt import PromptRenderer
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +17,9 @@ class Services:
     chat: ChatService
     models: ModelService
     pool: EnginePool
+    prompts: PromptRenderer
+
+    async def aclose(self) -> None:
+        """End every request and unload every model."""
+        await self.pool.aclose()
+        self.prompts.close()

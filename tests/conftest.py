@@ -1,0 +1,41 @@
+"""What every test may ask for. Each test gets a home of its own; nothing reads the user's files."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home directory and an environment without our variables."""
+    for name in list(os.environ):
+        if name.startswith(("HYPRSTREAM_", "XDG_", "HF_")):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    yield home
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The real SmolLM2-135M-Instruct (Q4_1), fetched once through our own source into `.cache/`."""
+    from hyprstream.core.refs import ModelRef
+    from hyprstream.registry.pull import pull
+    from hyprstream.registry.store import ModelStore
+
+    store = ModelStore(REPOSITORY / ".cache" / "models")
+    ref = ModelRef("smollm2")
+    if store.find(ref) is None:
+        deque(pull(store, str(ref)), maxlen=0)
+    return Path(store.resolve(ref).path)
