@@ -18,10 +18,14 @@ class Access:
         """The holder of `key`. Without a configured key everybody is anonymous, whatever dummy key they send.
 
         Raises:
-            Unauthenticated: a key is configured and this is another one.
+            Unauthenticated: a key is configured and this is none, or another one.
         """
-        if self._api_key is None or key is None:
+        if self._api_key is None:
             return ANONYMOUS
+        if key is None:
+            raise Unauthenticated(
+                "an API key is needed", hint="send it as `Authorization: Bearer KEY`"
+            )
         if not hmac.compare_digest(key.encode(), self._api_key):
             raise Unauthenticated(
                 "the API key is not valid", hint="send the key set as HYPRSTREAM_API_KEY"

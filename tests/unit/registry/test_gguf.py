@@ -1,5 +1,6 @@
 """A GGUF header is read as it was written, and every lie in one is refused with its reason."""
 
+import io
 import os
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 from hyprstream.core.errors import InvalidModelFile
 from hyprstream.registry.gguf import GGUFArray, ValueType, read_gguf
+from hyprstream.registry.gguf_format import Reader
 from support.gguf_writer import METADATA, TENSORS, A, GGUFFile, Metadata, T, Tensor, V, sound, write
 
 Q4_0, Q4_K = 2, 12
@@ -64,6 +66,42 @@ def test_a_long_array_is_counted_and_not_kept(tmp_path: Path) -> None:
     gguf = read_gguf(on_disk(tmp_path, write(with_value("tokenizer.ggml.merges", long), TENSORS)))
 
     assert gguf.metadata["tokenizer.ggml.merges"] == GGUFArray(ValueType.STRING, 2000, None)
+
+
+def with_merges() -> GGUFFile:
+    """A sound file with an array too long to be kept."""
+    merges = A(T.STRING, tuple(f"a b{i}" for i in range(1000)))
+    return write(with_value("tokenizer.ggml.merges", merges), TENSORS)
+
+
+def test_every_string_of_an_array_that_is_not_kept_is_measured(tmp_path: Path) -> None:
+    file = with_merges()
+
+    for length in (5000, 1 << 40, 1 << 63):
+        mutant = file.with_integer("tokenizer.ggml.merges[900]:length", length)
+        with pytest.raises(
+            InvalidModelFile, match=r"merges`\[900\] needs \d+ bytes, the file ends"
+        ):
+            read_gguf(on_disk(tmp_path, mutant))
+
+
+def test_an_array_that_is_not_kept_may_be_cut_nowhere(tmp_path: Path) -> None:
+    file = with_merges()
+    start = file.integers["tokenizer.ggml.merges[990]:length"].offset
+
+    for size in range(start, file.header_size):
+        with pytest.raises(InvalidModelFile, match="the file ends after"):
+            read_gguf(on_disk(tmp_path, file.data[:size]))
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_refused() -> None:
+    def reader() -> Reader:
+        return Reader(io.BytesIO(bytes(4)), "cut.gguf", size=1000)
+
+    with pytest.raises(InvalidModelFile, match="had 1000 bytes and was cut"):
+        reader().take(8, "a number")
+    with pytest.raises(InvalidModelFile, match="had 1000 bytes and was cut"):
+        list(reader().strings(2, "pieces"))
 
 
 def test_version_2_is_read_like_version_3(tmp_path: Path) -> None:
@@ -402,6 +440,20 @@ MUTANTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "experts of which none is used": (
         meta("llama.expert_count", V(T.U32, 8)),
         r"expert_used_count` is 0, which does not fit 8 experts",
+    ),
+    "groups that do not divide the experts": (
+        lambda: bytes(
+            write(
+                [
+                    *METADATA,
+                    ("llama.expert_count", V(T.U32, 8)),
+                    ("llama.expert_used_count", V(T.U32, 2)),
+                    ("llama.expert_group_count", V(T.U32, 3)),
+                ],
+                TENSORS,
+            ).data
+        ),
+        r"expert_group_count` is 3, must divide 8 experts",
     ),
     "a norm that adds NaN": (
         meta("llama.attention.layer_norm_rms_epsilon", V(T.F32, float("nan"))),
