@@ -1,0 +1,1 @@
+"""One file per question. Each has `QUESTION` and `run(bench)`, which answers it with a Result."""
