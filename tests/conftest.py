@@ -1,6 +1,7 @@
 """What every test may ask for. Each test gets a home of its own; nothing reads the user's files."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,3 +40,11 @@ def smollm2_path() -> Path:
     if store.find(ref) is None:
         deque(pull(store, str(ref)), maxlen=0)
     return Path(store.resolve(ref).path)
+
+
+def pytest_sessionfinish() -> None:
+    """llama_cpp opens two files on import and leaves them to the interpreter, which complains while it ends."""
+    utilities = sys.modules.get("llama_cpp._utils")
+    if utilities is not None:
+        utilities.outnull_file.close()
+        utilities.errnull_file.close()

@@ -128,5 +128,5 @@ async def openai_client(
 async def eventually(is_true: Callable[[], bool]) -> None:
     """Return once the condition holds; fail if it does not soon."""
     async with asyncio.timeout(SOON):
-        while not is_true():  # noqa: ASYNC110 - what is asked for sets no event
+        while not is_true():
             await asyncio.sleep(0.001)
