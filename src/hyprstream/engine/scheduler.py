@@ -1,7 +1,7 @@
 """Who computes what next. Decides; knows no backend, no I/O, no clock and no threads.
 
 A round is one token for every sequence that decodes, then one chunk of prompt tokens for those that prefill. The chunk
-is as large as the round's decoding allows: a prompt that arrives never makes the others wait for much more than twice
+is as long as the round's decoding allows: a prompt that arrives never makes many others wait for more than three times
 what they waited before, and gets two thirds of the machine meanwhile.
 """
 
@@ -16,8 +16,10 @@ from hyprstream.engine.slots import Lease, Slots
 
 PREFILL_SHARE = 1.8
 """Time of a prompt chunk over the time of the decoding round before it."""
-PREFILL_MS = 60.0
-"""Time of a prompt chunk when nobody decodes: how long a newcomer, or a client that leaves, waits at most."""
+MIN_PREFILL_MS = 40.0
+"""Least time of a chunk: where few decode, a round is short, and chunks as short would waste the matrix kernels."""
+MAX_PREFILL_MS = 80.0
+"""Time of a chunk when nobody decodes, and the most of any: how long a client that leaves keeps its slot."""
 MIN_CHUNK = 8
 MIN_PADDING_MS = 1.0
 """Padding that costs less than this is not worth another decode call."""
@@ -39,6 +41,8 @@ class Scheduler:
         self._round_ms = 0.0
         self._last_round_ms = 0.0
         self._prefill_is_next = False
+        self._passed_over: set[Sequence] = set()
+        """Prompts that got no part of the last chunk."""
 
     @property
     def has_work(self) -> bool:
@@ -111,6 +115,7 @@ class Scheduler:
         for sequence in lost:
             sequence.is_aborted, sequence.slot = True, None
         self._round.clear()
+        self._passed_over.clear()
         self.slots.forget()
         return lost
 
@@ -147,20 +152,31 @@ class Scheduler:
             self.waiting.remove(sequence)
 
     def _prefill(self, prefilling: list[Sequence], *, shares: bool) -> Batch:
-        # Whoever was served moves to the end of `running`, so prompts advance in turn and a short one is soon through.
-        ms = PREFILL_SHARE * self._last_round_ms if shares else PREFILL_MS
+        ms = MAX_PREFILL_MS
+        if shares:
+            ms = min(max(PREFILL_SHARE * self._last_round_ms, MIN_PREFILL_MS), ms)
         room, parts = self._n_batch, list[tuple[Sequence, int]]()
-        for sequence in prefilling:
+        for sequence in self._by_turn(prefilling, ms):
             cost = self.costs.prefill_ms(sequence.n_computed)
             n = min(sequence.n_pending, room, max(_whole(ms / cost), 0 if parts else MIN_CHUNK))
-            if n <= 0:
-                break
-            parts.append((sequence, n))
-            room, ms = room - n, ms - n * cost
-        for sequence, _ in parts:
-            self.running.remove(sequence)
-            self.running.append(sequence)
+            if n > 0:
+                parts.append((sequence, n))
+                room, ms = room - n, ms - n * cost
+        served = {sequence for sequence, _ in parts}
+        self._passed_over = {sequence for sequence in prefilling if sequence not in served}
         return Batch("prefill", tuple(parts))
+
+    def _by_turn(self, prefilling: list[Sequence], ms: float) -> list[Sequence]:
+        """Whoever got nothing last time, then prompts that this chunk completes, then the others; each in order of arrival.
+
+        So a short prompt overtakes a long one, and no number of short ones can hold a long one up.
+        """
+
+        def turn(sequence: Sequence) -> tuple[bool, bool]:
+            is_long = sequence.n_pending * self.costs.prefill_ms(sequence.n_computed) > ms
+            return sequence not in self._passed_over, is_long
+
+        return sorted(prefilling, key=turn)
 
     def _groups(self, decoding: list[Sequence]) -> list[list[Sequence]]:
         """Split into the runs of neighbours that are cheapest to compute one after another."""
