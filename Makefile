@@ -44,6 +44,7 @@ bench: .venv/dev.stamp ## Measure the default model on this machine
 	$(BIN)/hyprstream bench
 
 docs: .venv/dev.stamp ## Build the documentation into site/
+	$(BIN)/python scripts/reference.py
 	$(BIN)/mkdocs build --strict
 
 lock: .venv/dev.stamp ## Pin every dependency again, with hashes

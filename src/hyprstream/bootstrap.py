@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from hyprstream.core.errors import Invalid
 from hyprstream.core.models import StoredModel
 from hyprstream.core.ports import EngineClient
 from hyprstream.core.refs import ModelRef
@@ -123,6 +124,12 @@ class _Models:
 
 
 def _loader(models: _Models, settings: EngineSettings) -> Callable[[ModelRef], EngineClient]:
+    if settings.n_batch < settings.n_slots:
+        raise Invalid(
+            f"engine.n_batch = {settings.n_batch} is less than engine.n_slots = {settings.n_slots}",
+            param="engine.n_batch",
+            hint="one call must hold a token of every slot",
+        )
     options = LlamaCppOptions(
         n_ctx=settings.n_ctx,
         n_slots=settings.n_slots,

@@ -86,14 +86,14 @@ class FakeEngine:
             if k == self._stalls_at:
                 await self.release.wait()
             logprobs = () if params.n_logprobs is None else (_logprob(k, piece, params.n_logprobs),)
-            for index in range(params.n):
+            for index in range(params.n * len(job.prompts)):
                 yield TokenEvent(index, piece, logprobs)
         if self._fails is not None:
             raise self._fails
         is_cut = len(pieces) < len(self._pieces)
         reason = FinishReason.LENGTH if is_cut else FinishReason.STOP
         usage = Usage(N_PROMPT_TOKENS, len(pieces), N_CACHED_TOKENS)
-        for index in range(params.n):
+        for index in range(params.n * len(job.prompts)):
             yield TokenEvent(index, finish=reason, usage=usage, timings=TIMINGS)
 
     async def tokenize(

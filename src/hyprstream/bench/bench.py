@@ -11,8 +11,6 @@ from hyprstream.bench.machine import NoiseMeter, wait_until_quiet
 from hyprstream.bench.prompts import prompts
 from hyprstream.bench.servers import Launcher, Shape, Target
 
-QUIET_TIMEOUT_SECONDS = 30.0
-"""Longest wait for a quiet machine before a measurement is made all the same, and counted as noisy."""
 MOST_NOISE = 0.05
 """Cores that others may keep busy during a measurement before it counts as noisy."""
 
@@ -34,8 +32,15 @@ class Options:
     n_ctx: int = 4608
     """Context window of one slot, in tokens."""
     n_threads: int = 1
+    quiet_seconds: float = 30.0
+    """Longest wait for a quiet machine before a measurement is made all the same, and counted as noisy."""
     is_quick: bool = False
     """Fewer repetitions: good for seeing that it works, not for claims."""
+
+
+QUICK = Options(
+    n_rounds=1, rest_seconds=0.0, streams=(1, 2, 4, 8), prompt_tokens=(32,), is_quick=True
+)
 
 
 @dataclass(slots=True)
@@ -84,7 +89,7 @@ class Bench:
 
         `pids` are the processes that may be busy, besides this one.
         """
-        is_quiet = await wait_until_quiet(timeout_seconds=QUIET_TIMEOUT_SECONDS)
+        is_quiet = await wait_until_quiet(timeout_seconds=self.options.quiet_seconds)
         noise = NoiseMeter([pid for pid in pids if pid is not None])
         yield
         self.n_measurements += 1
@@ -101,7 +106,7 @@ class Bench:
         if self.n_noisy:
             found.append(
                 f"{self.n_noisy} of {self.n_measurements} measurements were disturbed: others kept more"
-                f" than {MOST_NOISE:g} cores busy, or did not rest for {QUIET_TIMEOUT_SECONDS:g} s before"
+                f" than {MOST_NOISE:g} cores busy, or did not rest for {self.options.quiet_seconds:g} s before"
             )
         first, *others = [target.engine_digests for target in targets]
         if any(first[name] != other[name] for other in others for name in first.keys() & other):

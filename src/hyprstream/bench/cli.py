@@ -3,6 +3,7 @@
 Imports wait inside the functions: `hyprstream bench --help` needs none of them.
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 SCENARIOS = ("throughput", "overhead", "longprompt", "cancel", "overload")
 WIDTH = 140
-QUICK_STREAMS, QUICK_PROMPT_TOKENS = (1, 2, 4, 8), (32,)
 
 
 def bench(
@@ -44,7 +44,10 @@ def bench(
             help="Compare with this server in the same run; may be repeated.",
         ),
     ] = None,
-    n_rounds: Annotated[int, typer.Option("--rounds", min=1, help="Each is A B B A.")] = 5,
+    n_rounds: Annotated[
+        int | None,
+        typer.Option("--rounds", min=1, help="Each is A B B A; else 5, or 1 if --quick."),
+    ] = None,
     streams: Annotated[
         str | None, typer.Option("--streams", metavar="N,N,...", help="Simultaneous streams.")
     ] = None,
@@ -63,8 +66,11 @@ def bench(
         typer.Option("--threads", min=1, help="Of servers started here; else one per core."),
     ] = None,
     rest_seconds: Annotated[
-        float, typer.Option("--rest", min=0, help="Seconds of rest before each round.")
-    ] = 10.0,
+        float | None,
+        typer.Option(
+            "--rest", min=0, help="Seconds of rest before a round; else 10, or 0 if --quick."
+        ),
+    ] = None,
     seed: Annotated[
         str | None,
         typer.Option("--seed", help="Repeats the prompts of another run; else they are new."),
@@ -88,20 +94,16 @@ def bench(
     """
     import secrets
 
-    from hyprstream.bench.bench import Bench, Options
+    from hyprstream.bench.bench import QUICK, Bench, Options
 
     names = _scenarios(scenarios)
-    if plot_path is not None:
-        from hyprstream.bench.plot import require_matplotlib
-
-        require_matplotlib()
-    sizes = Options()
+    _require_writable(json_path, plot_path, names)
+    usual = QUICK if is_quick else Options()
     options = Options(
-        n_rounds=1 if is_quick else n_rounds,
-        rest_seconds=0.0 if is_quick else rest_seconds,
-        streams=_counts(streams, "streams") or (QUICK_STREAMS if is_quick else sizes.streams),
-        prompt_tokens=_counts(prompt_tokens, "prompt-tokens")
-        or (QUICK_PROMPT_TOKENS if is_quick else sizes.prompt_tokens),
+        n_rounds=n_rounds or usual.n_rounds,
+        rest_seconds=usual.rest_seconds if rest_seconds is None else rest_seconds,
+        streams=_counts(streams, "streams") or usual.streams,
+        prompt_tokens=_counts(prompt_tokens, "prompt-tokens") or usual.prompt_tokens,
         n_tokens=n_tokens,
         # A server that runs for longer than a benchmark has seen, and may have cached, the prompts of the last one.
         seed=seed or secrets.token_hex(4),
@@ -129,6 +131,25 @@ def _scenarios(named: list[str] | None) -> tuple[str, ...]:
         if name not in SCENARIOS:
             raise Invalid(f"there is no scenario {name!r}", hint=", ".join(SCENARIOS))
     return tuple(dict.fromkeys(named or SCENARIOS))
+
+
+def _require_writable(
+    json_path: Path | None, plot_path: Path | None, names: tuple[str, ...]
+) -> None:
+    """Find out before the measurements what would lose them afterwards.
+
+    Raises:
+        Invalid: a directory is missing, or there will be nothing to plot or nothing to plot with.
+    """
+    for path in (json_path, plot_path):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise Invalid(f"there is no directory {path.parent}", hint=f"mkdir -p {path.parent}")
+    if plot_path is not None:
+        from hyprstream.bench.plot import require_matplotlib
+
+        require_matplotlib()
+        if "throughput" not in names:
+            raise Invalid("there is nothing to plot without `throughput`", param="plot")
 
 
 def _counts(text: str | None, flag: str) -> tuple[int, ...]:
@@ -211,6 +232,8 @@ def _measure(names: tuple[str, ...], bench: "Bench") -> "Report":
     from hyprstream.bench import machine, report
     from hyprstream.bench.results import Report
 
+    # Being terminated ends the servers that were started, as Ctrl-C does; by default it would leave them behind.
+    signal.signal(signal.SIGTERM, _interrupt)
     # A file or a pipe has no width to respect, and folded tables are hard to read.
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     described = machine.describe()
@@ -220,6 +243,10 @@ def _measure(names: tuple[str, ...], bench: "Bench") -> "Report":
         results.append(_run(name, bench))
         report.show_result(console, results[-1])
     return Report(described, asdict(bench.options), tuple(results))
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 def _run(name: str, bench: "Bench") -> "Result":

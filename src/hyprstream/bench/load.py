@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -113,10 +113,11 @@ class OpenStream:
 
     async def _read(self) -> None:
         try:
-            async for event in self._connection.events():
-                if carries_text(event):
-                    self.times.append(event.at)
-                    self._has_news.set()
+            async with aclosing(self._connection.events()) as events:
+                async for event in events:
+                    if carries_text(event):
+                        self.times.append(event.at)
+                        self._has_news.set()
         finally:
             self._has_news.set()
 

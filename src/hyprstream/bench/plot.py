@@ -30,8 +30,8 @@ def plot(report: Report, path: Path) -> None:
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    raw = next((r.raw for r in report.results if r.scenario == "throughput"), None)
-    if raw is None:
+    raw = next((r.raw for r in report.results if r.scenario == "throughput"), ())
+    if not raw:
         raise Invalid("there is nothing to plot without `throughput`", param="plot")
     figure: Any = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()

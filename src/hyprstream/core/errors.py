@@ -35,11 +35,14 @@ class Invalid(HyprstreamError):
 
 
 class ContextOverflow(Invalid):
-    """The prompt does not fit the context window. Counts are in tokens."""
+    """Prompt and answer do not fit the context window. Counts are in tokens; `needed` may be a lower bound."""
 
-    def __init__(self, *, needed: int, available: int, param: str | None = None) -> None:
+    def __init__(
+        self, *, needed: int, available: int, is_bound: bool = False, param: str | None = None
+    ) -> None:
         super().__init__(
-            f"the prompt has {needed} tokens, the context window has {available}",
+            f"the prompt has {'at least ' if is_bound else ''}{needed} tokens, which leaves no room"
+            f" for an answer in a context window of {available}",
             param=param,
             hint="shorten the prompt or load the model with a larger context",
         )

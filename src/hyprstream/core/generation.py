@@ -58,7 +58,7 @@ class GenerationParams:
     stop: tuple[str, ...] = ()
     """Strings that end a choice and are not part of it."""
     n: int = 1
-    """Number of choices; they share one prefill. Choice i samples with `seed + i`."""
+    """Number of choices per prompt; they share one prefill. Choice i samples with `seed + i`."""
     n_logprobs: int | None = None
     """None: no log probabilities. 0..20: the chosen token's, and this many alternatives."""
     ignore_eos: bool = False
@@ -66,9 +66,12 @@ class GenerationParams:
 
 @dataclass(frozen=True, slots=True)
 class GenerationJob:
-    """A prompt and what to do with it, as it crosses the boundary to an engine."""
+    """Prompts and what to do with each, as they cross the boundary to an engine.
 
-    prompt: str | tuple[int, ...]
+    However many there are, a job is one place in the queue. The choices of prompt i have the indices i·n .. i·n + n - 1.
+    """
+
+    prompts: tuple[str | tuple[int, ...], ...]
     """Text to encode (special tokens are recognised, BOS is added once), or token ids taken as they are."""
     params: GenerationParams = field(default_factory=GenerationParams)
 

@@ -51,6 +51,11 @@ class Backend(Protocol):
         """Most tokens of one decode call."""
         ...
 
+    @property
+    def longest_piece(self) -> int:
+        """Bytes of the longest token: no text has fewer tokens than its length in these."""
+        ...
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Token ids of a text. `add_special` adds what the vocabulary wants at the start and the end."""
         ...

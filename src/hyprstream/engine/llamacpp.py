@@ -73,6 +73,7 @@ class LlamaCppBackend:
         self._options = options
         self._info = self._describe()
         self._pieces: list[bytes | None] = [None] * self._n_vocab
+        self._longest_piece = 0
         self._ends = frozenset(
             t for t in range(self._n_vocab) if llama.llama_vocab_is_eog(self._vocab, t)
         )
@@ -90,6 +91,12 @@ class LlamaCppBackend:
     @property
     def n_batch(self) -> int:
         return self._options.n_batch
+
+    @property
+    def longest_piece(self) -> int:
+        if not self._longest_piece:
+            self._longest_piece = max(len(self._full_piece(t)) for t in range(self._n_vocab))
+        return self._longest_piece
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         data = text.encode()

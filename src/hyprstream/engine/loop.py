@@ -16,8 +16,10 @@ import random
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from hyprstream.core.errors import (
     BackendError,
@@ -40,16 +42,14 @@ from hyprstream.core.generation import (
 from hyprstream.engine.backend import Backend
 from hyprstream.engine.engine import Commit, Engine
 from hyprstream.engine.outbox import Outbox
-from hyprstream.engine.sampling import check_params
+from hyprstream.engine.sampling import check_params, sampler_seed
 from hyprstream.engine.sequence import Sequence
 from hyprstream.engine.text import TextAssembler
 
 log = logging.getLogger(__name__)
 
 LONG_TEXT = 8192
-"""Characters from which encoding is handed to a worker thread."""
-MAX_CHARACTERS_PER_TOKEN = 1024
-"""A text longer than this times the window cannot fit and is not encoded at all."""
+"""Characters from which encoding is handed to a thread."""
 
 
 @dataclass(slots=True, eq=False)
@@ -106,6 +106,7 @@ class EngineLoop:
         self._mail: queue.SimpleQueue[_Mail] = queue.SimpleQueue()
         self._outbox: Outbox[list[_Delivery]] = Outbox(_dispatch)
         self._choices: dict[Sequence, _Choice] = {}
+        self._encoder = ThreadPoolExecutor(1, "encoder")
         self._n_jobs_open = 0
         self._is_closed = self._is_joined = False
         self._counters = _Counters()
@@ -128,8 +129,8 @@ class EngineLoop:
         self._n_jobs_open += 1
         open_job = _Job(time.perf_counter())
         try:
-            prompt = await self._encode(job.prompt)
-            self._fill(open_job, prompt, job.params)
+            for prompt in job.prompts:
+                self._fill(open_job, await self._encode(prompt), job.params)
             self._mail.put(_Submit(open_job))
             async with contextlib.aclosing(_read(open_job)) as events:
                 yield events
@@ -140,16 +141,20 @@ class EngineLoop:
     async def tokenize(
         self, text: str, *, add_special: bool = False, parse_special: bool = True
     ) -> list[int]:
-        limit = MAX_CHARACTERS_PER_TOKEN * self.info.n_ctx
-        if len(text) > limit:
-            raise Invalid(f"a text of {len(text)} characters is longer than {limit}")
-        if len(text) < LONG_TEXT:
-            return self._backend.tokenize(
-                text, add_special=add_special, parse_special=parse_special
-            )
-        return await asyncio.to_thread(
+        encode = partial(
             self._backend.tokenize, text, add_special=add_special, parse_special=parse_special
         )
+        if len(text) < LONG_TEXT:
+            return encode()
+        # A thread of its own: encoding cannot be interrupted, and must not keep others from loading a model.
+        loop = asyncio.get_running_loop()
+        n_least = await loop.run_in_executor(self._encoder, self._least_tokens, text)
+        if n_least > self.info.n_ctx:
+            raise ContextOverflow(needed=n_least, available=self.info.n_ctx, is_bound=True)
+        return await loop.run_in_executor(self._encoder, encode)
+
+    def _least_tokens(self, text: str) -> int:
+        return len(text.encode()) // self._backend.longest_piece
 
     async def detokenize(self, tokens: list[int]) -> str:
         self._check_tokens(tokens)
@@ -181,6 +186,7 @@ class EngineLoop:
         self._is_closed = True
         self._mail.put(_Close())
         await asyncio.to_thread(self._thread.join)
+        self._encoder.shutdown(wait=False, cancel_futures=True)
         if not self._is_joined:
             self._is_joined = True
             self._outbox.close()
@@ -210,19 +216,20 @@ class EngineLoop:
     def _fill(self, job: _Job, prompt: list[int], params: GenerationParams) -> None:
         room = self.info.n_ctx - len(prompt)
         seed = params.sampling.seed
-        first_seed = random.getrandbits(32) if seed is None else seed
+        first_seed = random.getrandbits(64) if seed is None else seed
         leader: Sequence | None = None
-        for index in range(params.n):
+        for choice in range(params.n):
             sequence = Sequence(
                 prompt,
                 params,
                 max_tokens=min(params.max_tokens or room, room),
-                seed=(first_seed + index) & 0xFFFFFFFF,
+                seed=sampler_seed(first_seed, choice),
                 owner=f"job:{id(job):x}:{job.submitted}",
                 leader=leader,
             )
             leader = leader or sequence
-            job.choices.append(_Choice(job, index, sequence, TextAssembler(params.stop)))
+            text = TextAssembler(params.stop)
+            job.choices.append(_Choice(job, len(job.choices), sequence, text))
 
     # Everything below runs in the engine thread.
 
@@ -233,7 +240,12 @@ class EngineLoop:
             for mail in self._read_mail():
                 is_open &= self._handle(mail, deliveries)
             if is_open and self._engine.has_work:
-                deliveries.extend(self._step())
+                try:
+                    self._step(deliveries)
+                except Exception as error:
+                    # Whatever went wrong, the requests it hit are told and the server lives on.
+                    log.exception("the engine failed and is rebuilt")
+                    deliveries.extend(self._recover(error))
             if deliveries:
                 self._outbox.put(deliveries)
         self._backend.close()
@@ -264,28 +276,26 @@ class EngineLoop:
                 return False
         return True
 
-    def _step(self) -> list[_Delivery]:
-        try:
-            commits = self._engine.step()
-        except Exception as error:
-            # Whatever went wrong, the requests it hit are told and the server lives on.
-            log.exception("the engine failed and is rebuilt")
-            return self._recover(error)
+    def _step(self, deliveries: list[_Delivery]) -> None:
+        commits = self._engine.step()
         now = time.perf_counter()
-        return [self._commit(commit, now) for commit in commits]
+        for commit in commits:
+            deliveries.append(self._commit(commit, now))
 
     def _recover(self, error: Exception) -> list[_Delivery]:
         self._counters.n_failures += 1
         failure = BackendError("the engine failed while it worked on this request")
         failure.__cause__ = error
+        # Not only those that ran: a choice that ended in this very step has told nobody yet.
+        is_waiting = set(self._engine.scheduler.waiting)
+        jobs = {c.job for sequence, c in self._choices.items() if sequence not in is_waiting}
         try:
-            lost = self._engine.recover()
-        except BackendError:
+            self._engine.recover()
+        except Exception:
             log.exception("the engine cannot be rebuilt")
             self._is_closed = True
             self._mail.put(_Close())
             return []
-        jobs = {self._choices[sequence].job for sequence in lost if sequence in self._choices}
         for job in jobs:
             for choice in job.choices:
                 self._choices.pop(choice.sequence, None)

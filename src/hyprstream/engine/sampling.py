@@ -10,6 +10,7 @@ MAX_STOPS = 16
 MAX_STOP_LENGTH = 1024
 MAX_LOGPROBS = 20
 MAX_BREAKERS = 32
+LLAMA_RANDOM_SEED = 0xFFFFFFFF
 
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 100.0),
@@ -28,10 +29,19 @@ _RANGES: dict[str, tuple[float, float]] = {
     "xtc_probability": (0.0, 1.0),
     "xtc_threshold": (0.0, 1.0),
     "mirostat": (0, 2),
-    "mirostat_tau": (0.0, 100.0),
+    "mirostat_tau": (0.0, 15.0),
     "mirostat_eta": (0.0, 1.0),
 }
-"""Smallest and largest accepted value of each number."""
+"""Smallest and largest accepted value of each number. Beyond a tau of 15 llama.cpp's mirostat overflows its integers."""
+
+
+def sampler_seed(seed: int, choice: int) -> int:
+    """The 32-bit seed of one choice's samplers, from the request's seed of up to 64 bits.
+
+    Fibonacci hashing, so that every bit counts; llama.cpp takes the largest value for "draw one", so that is left out.
+    """
+    mixed = ((seed + choice) * 0x9E3779B97F4A7C15 % 2**64) >> 32
+    return mixed if mixed != LLAMA_RANDOM_SEED else 0
 
 
 def check_params(params: GenerationParams, *, n_vocab: int) -> None:

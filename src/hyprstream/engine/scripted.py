@@ -66,6 +66,10 @@ class ScriptedBackend:
     def n_batch(self) -> int:
         return self._n_batch
 
+    @property
+    def longest_piece(self) -> int:
+        return 1
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         tokens = [BOS] if add_special else []
         if parse_special and text.startswith(self._info.bos):

@@ -1,7 +1,7 @@
 """The main path: a conversation or a raw prompt in, a stream of events out. Knows text; knows no tokens and no HTTP."""
 
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 from hyprstream.core.chat import (
     ChatEvent,
@@ -42,7 +42,7 @@ class ChatService:
         async with self._pool.lease(request.model) as engine:
             engine.check_room()
             prompt = await self._prompts.render(engine.info, request.messages)
-            async with _stream(engine, [GenerationJob(prompt, request.params)]) as events:
+            async with _stream(engine, GenerationJob((prompt,), request.params)) as events:
                 yield events
 
     @asynccontextmanager
@@ -56,58 +56,45 @@ class ChatService:
         self._policy.require(principal, Action.INFER, model_resource(request.model))
         async with self._pool.lease(request.model) as engine:
             engine.check_room()
-            jobs = [GenerationJob(prompt, request.params) for prompt in request.prompts]
-            async with _stream(engine, jobs) as events:
+            async with _stream(engine, GenerationJob(request.prompts, request.params)) as events:
                 yield events
 
 
 @asynccontextmanager
-async def _stream(engine: EngineClient, jobs: list[GenerationJob]) -> AsyncGenerator[ChatStream]:
-    # Every job is queued before the first is read: the prompts of one request run in one batch.
-    async with AsyncExitStack() as stack:
-        streams = [await stack.enter_async_context(engine.generate(job)) for job in jobs]
-        events = _events(streams, n=jobs[0].params.n)
-        try:
-            yield events
-        finally:
-            await events.aclose()
+async def _stream(engine: EngineClient, job: GenerationJob) -> AsyncGenerator[ChatStream]:
+    async with (
+        engine.generate(job) as tokens,
+        aclosing(_events(tokens, n=job.params.n)) as events,
+    ):
+        yield events
 
 
-async def _events(streams: list[AsyncGenerator[TokenEvent]], n: int) -> AsyncGenerator[ChatEvent]:
-    total, slowest = Usage(), Timings()
-    for i, stream in enumerate(streams):
-        prompt = Usage()
-        async for event in stream:
-            index = i * n + event.index
-            if event.text or event.logprobs:
-                yield ContentDelta(index, event.text, event.logprobs)
-            if event.finish is not None:
-                assert event.usage is not None and event.timings is not None, (
-                    "the last event of a choice carries its usage and timings"
-                )
-                yield ChoiceFinished(index, event.finish, event.usage, event.timings)
-                prompt = _prompt_of(prompt, event.usage)
-                total = _plus_completion(total, event.usage)
-                slowest = max(slowest, event.timings, key=_duration)
-        total = Usage(
-            total.prompt_tokens + prompt.prompt_tokens,
-            total.completion_tokens,
-            total.cached_tokens + prompt.cached_tokens,
-        )
-    yield RequestFinished(total, slowest)
-
-
-def _prompt_of(seen: Usage, usage: Usage) -> Usage:
-    # The choices of a job share their prompt: it is counted once, and cached only as far as no choice computed it.
-    if seen.prompt_tokens == 0:
-        return Usage(usage.prompt_tokens, 0, usage.cached_tokens)
-    return Usage(seen.prompt_tokens, 0, min(seen.cached_tokens, usage.cached_tokens))
-
-
-def _plus_completion(total: Usage, usage: Usage) -> Usage:
-    return Usage(
-        total.prompt_tokens, total.completion_tokens + usage.completion_tokens, total.cached_tokens
+async def _events(tokens: AsyncGenerator[TokenEvent], n: int) -> AsyncGenerator[ChatEvent]:
+    prompts: dict[int, Usage] = {}
+    n_completion, slowest = 0, Timings()
+    async for event in tokens:
+        if event.text or event.logprobs:
+            yield ContentDelta(event.index, event.text, event.logprobs)
+        if event.finish is not None:
+            assert event.usage is not None and event.timings is not None, (
+                "the last event of a choice carries its usage and timings"
+            )
+            yield ChoiceFinished(event.index, event.finish, event.usage, event.timings)
+            prompt = event.index // n
+            prompts[prompt] = _shared(prompts.get(prompt), event.usage)
+            n_completion += event.usage.completion_tokens
+            slowest = max(slowest, event.timings, key=_duration)
+    usage = Usage(
+        sum(prompt.prompt_tokens for prompt in prompts.values()),
+        n_completion,
+        sum(prompt.cached_tokens for prompt in prompts.values()),
     )
+    yield RequestFinished(usage, slowest)
+
+
+def _shared(seen: Usage | None, usage: Usage) -> Usage:
+    # The choices of a prompt share it: it counts once, and as cached only as far as none of them computed it.
+    return usage if seen is None or usage.cached_tokens < seen.cached_tokens else seen
 
 
 def _duration(timings: Timings) -> float:

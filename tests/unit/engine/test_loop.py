@@ -44,7 +44,7 @@ async def events_of(engine: EngineLoop, job: GenerationJob) -> list[TokenEvent]:
 
 
 def job(prompt: str | tuple[int, ...] = "hi", **params: object) -> GenerationJob:
-    return GenerationJob(prompt, GenerationParams(**params))  # type: ignore[arg-type]
+    return GenerationJob((prompt,), GenerationParams(**params))  # type: ignore[arg-type]
 
 
 def text(events: list[TokenEvent], index: int = 0) -> str:
@@ -222,11 +222,56 @@ async def test_parameters_are_checked_before_anything_is_queued() -> None:
 async def test_text_and_tokens_are_each_others_inverse() -> None:
     async with running(ScriptedBackend()) as engine:
         assert await engine.detokenize(await engine.tokenize("grüße")) == "grüße"
+    async with running(ScriptedBackend(n_ctx=50_000)) as engine:
         long = "ß" * 20_000
         assert await engine.detokenize(await engine.tokenize(long)) == long
 
 
 async def test_a_text_that_cannot_fit_is_not_even_encoded() -> None:
-    async with running(ScriptedBackend(n_ctx=16)) as engine:
-        with pytest.raises(Invalid, match="16385 characters"):
-            await engine.tokenize("x" * 16_385)
+    class Counting(ScriptedBackend):
+        n_encoded = 0
+
+        def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+            self.n_encoded += 1
+            return super().tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    backend = Counting(n_ctx=16)
+    async with running(backend) as engine:
+        with pytest.raises(ContextOverflow, match="at least 9000 tokens"):
+            await engine.tokenize("x" * 9_000)
+    assert backend.n_encoded == 0
+
+
+async def test_many_prompts_are_one_place_in_the_queue() -> None:
+    async with running(ScriptedBackend(lambda p: p, n_slots=1), max_queue=1) as engine:
+        many = GenerationJob(tuple("abcdefgh"), GenerationParams(n=2))
+        events = await events_of(engine, many)
+    assert [text(events, i) for i in range(16)] == [c for c in "abcdefgh" for _ in range(2)]
+
+
+@pytest.mark.parametrize("seed", [-1, -(2**63), 2**32 - 1, 2**63 - 1, 2**64 - 1])
+async def test_every_seed_is_a_seed(seed: int) -> None:
+    async with running(ScriptedBackend()) as engine:
+        once, again = [
+            await events_of(engine, job(sampling=SamplingParams(seed=seed), max_tokens=8))
+            for _ in range(2)
+        ]
+    assert text(once) == text(again)
+
+
+async def test_whatever_fails_in_the_engine_thread_fails_requests_and_not_the_thread() -> None:
+    class Mute(ScriptedBackend):
+        is_mute = False
+
+        def piece(self, token: int) -> bytes:
+            if self.is_mute:
+                raise MemoryError
+            return super().piece(token)
+
+    backend = Mute()
+    async with running(backend) as engine:
+        backend.is_mute = True
+        with pytest.raises(BackendError):
+            await events_of(engine, job(max_tokens=1))
+        backend.is_mute = False
+        assert len(text(await events_of(engine, job(max_tokens=4)))) == 4

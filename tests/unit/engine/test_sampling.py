@@ -7,7 +7,7 @@ import pytest
 
 from hyprstream.core.errors import Invalid
 from hyprstream.core.generation import GenerationParams, SamplingParams
-from hyprstream.engine.sampling import check_params
+from hyprstream.engine.sampling import LLAMA_RANDOM_SEED, check_params, sampler_seed
 
 BAD: list[tuple[str, object]] = [
     ("temperature", -0.1),
@@ -71,3 +71,12 @@ def test_the_defaults_are_valid() -> None:
 
 def test_every_sampling_parameter_has_a_test_of_its_range() -> None:
     assert {name for name, _ in BAD} == {field.name for field in fields(SamplingParams)}
+
+
+def test_no_seed_means_a_random_one_to_llama_cpp() -> None:
+    # The inverse of the multiplier leads to the 64-bit seeds that hash to the value llama.cpp would take for "draw one".
+    inverse = pow(0x9E3779B97F4A7C15, -1, 2**64)
+    unlucky = (LLAMA_RANDOM_SEED << 32) * inverse % 2**64
+    assert sampler_seed(unlucky, 0) != LLAMA_RANDOM_SEED
+    assert sampler_seed(7, 1) == sampler_seed(8, 0), "choice i samples with seed + i"
+    assert len({sampler_seed(seed, 0) for seed in (7, 7 + 2**32, -1, 2**32 - 1, 2**64 - 2)}) == 5

@@ -207,9 +207,10 @@ async def _repeat(
 
 
 async def _first_text(client: Connection) -> None:
-    async for event in client.events():
-        if carries_text(event):
-            return
+    async with aclosing(client.events()) as events:
+        async for event in events:
+            if carries_text(event):
+                return
     raise BackendError("a stream ended without any text")
 
 

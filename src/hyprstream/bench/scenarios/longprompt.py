@@ -67,7 +67,9 @@ async def run(bench: Bench) -> Result:
 async def _disturb(bench: Bench, target: Target, key: tuple[int, int]) -> Disturbance:
     n_others = max(1, bench.options.n_slots - 1)
     n_long = _long_prompt(bench)
+    bench.say(f"{target.name}: the newcomer alone")
     alone = await visit(target, bench.prompts(1, n_long, "alone", *key), n_tokens=N_NEWCOMER_TOKENS)
+    bench.say(f"{target.name}: {n_others} others decode")
     # Longer than they will be needed: leaving the block ends them.
     n_tokens = bench.options.n_ctx - BACKGROUND_PROMPT - 1
     async with AsyncExitStack() as stack:
@@ -80,6 +82,7 @@ async def _disturb(bench: Bench, target: Target, key: tuple[int, int]) -> Distur
         started = max(other.times[0] for other in others)
         for other in others:
             await other.reach(len(other.times) + N_EVENTS_BEFORE)
+        bench.say(f"{target.name}: the newcomer beside them")
         newcomer = await visit(
             target, bench.prompts(1, n_long, "newcomer", *key), n_tokens=N_NEWCOMER_TOKENS
         )

@@ -1,0 +1,42 @@
+"""The examples do what they say, against a real server."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from integration.conftest import Server
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+QUESTION = "What is the capital of France? Answer in one sentence.\n"
+
+
+def run(*command: str | Path, stdin: str = "") -> str:
+    """Standard output of a command that must succeed and complain of nothing."""
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, check=False, timeout=150
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_chat_answers_each_line(server: Server) -> None:
+    answers = run(sys.executable, EXAMPLES / "chat.py", server.url, stdin=QUESTION + "Say yes.\n")
+    first, _, second = answers.partition("\n")
+    assert "Paris" in first
+    assert second.strip()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+def test_curl_lists_the_models_and_gets_one_answer_in_both_ways(server: Server) -> None:
+    models, answer, *stream = run("sh", EXAMPLES / "curl.sh", server.url).splitlines()
+    assert "smollm2" in [model["id"] for model in json.loads(models)["data"]]
+    text = json.loads(answer)["choices"][0]["message"]["content"]
+    assert "Paris" in text
+    *events, end = [line.removeprefix("data: ") for line in stream if line]
+    assert end == "[DONE]"
+    choices = [choice for event in events for choice in json.loads(event)["choices"]]
+    assert "".join(choice["delta"].get("content") or "" for choice in choices) == text
