@@ -140,7 +140,7 @@ async def test_what_was_asked_reaches_the_engine():
             extra_body={"top_k": 7, "repetition_penalty": 1.1, "min_p": 0.1},
         )
     [job] = engine.jobs
-    assert job.prompt == "system: Be brief.\nuser: Hi\nassistant: \nuser: there\n"
+    assert job.prompts[0] == "system: Be brief.\nuser: Hi\nassistant: \nuser: there\n"
     assert job.params.stop == ("END",)
     assert job.params.sampling == SamplingParams(
         temperature=0.5,

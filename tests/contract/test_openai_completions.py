@@ -12,7 +12,7 @@ async def test_a_completion_continues_the_prompt_as_it_is():
     assert answer.choices[0].text == "bc"
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.total_tokens == 9
-    assert engine.jobs[0].prompt == "a"
+    assert engine.jobs[0].prompts == ("a",)
     assert engine.jobs[0].params.stop == ("x", "y")
 
 
@@ -21,7 +21,7 @@ async def test_every_form_of_prompt_is_taken():
     async with openai_client(engine) as client:
         for prompt in ("a", ["a", "b"], [1, 2], [[1, 2], [3]]):
             await client.completions.create(model="fake", prompt=prompt)
-    assert [job.prompt for job in engine.jobs] == ["a", "a", "b", (1, 2), (1, 2), (3,)]
+    assert [job.prompts for job in engine.jobs] == [("a",), ("a", "b"), ((1, 2),), ((1, 2), (3,))]
 
 
 async def test_choices_are_numbered_prompt_by_prompt():

@@ -18,7 +18,7 @@ PREFILL_SHARE = 1.8
 """Time of a prompt chunk over the time of the decoding round before it."""
 MIN_PREFILL_MS = 40.0
 """Least time of a chunk: where few decode, a round is short, and chunks as short would waste the matrix kernels."""
-MAX_PREFILL_MS = 80.0
+MAX_PREFILL_MS = 100.0
 """Time of a chunk when nobody decodes, and the most of any: how long a client that leaves keeps its slot."""
 MIN_CHUNK = 8
 MIN_PADDING_MS = 1.0
@@ -156,27 +156,30 @@ class Scheduler:
         if shares:
             ms = min(max(PREFILL_SHARE * self._last_round_ms, MIN_PREFILL_MS), ms)
         room, parts = self._n_batch, list[tuple[Sequence, int]]()
-        for sequence in self._by_turn(prefilling, ms):
+        for sequence in sorted(prefilling, key=self._turn):
             cost = self.costs.prefill_ms(sequence.n_computed)
-            n = min(sequence.n_pending, room, max(_whole(ms / cost), 0 if parts else MIN_CHUNK))
-            if n > 0:
+            n = max(_whole(ms / cost), 0 if parts else MIN_CHUNK)
+            if not parts and self._is_short(sequence):
+                # Two chunks for one short prompt cost another round, and its stream starts a round later.
+                n = sequence.n_pending
+            if n := min(n, sequence.n_pending, room):
                 parts.append((sequence, n))
-                room, ms = room - n, ms - n * cost
+                room, ms = room - n, max(ms - n * cost, 0)
         served = {sequence for sequence, _ in parts}
         self._passed_over = {sequence for sequence in prefilling if sequence not in served}
         return Batch("prefill", tuple(parts))
 
-    def _by_turn(self, prefilling: list[Sequence], ms: float) -> list[Sequence]:
-        """Whoever got nothing last time, then prompts that this chunk completes, then the others; each in order of arrival.
+    def _turn(self, sequence: Sequence) -> tuple[bool, bool]:
+        """Whoever got nothing last time comes first, then short prompts, then the others; each in order of arrival.
 
         So a short prompt overtakes a long one, and no number of short ones can hold a long one up.
         """
+        return sequence not in self._passed_over, not self._is_short(sequence)
 
-        def turn(sequence: Sequence) -> tuple[bool, bool]:
-            is_long = sequence.n_pending * self.costs.prefill_ms(sequence.n_computed) > ms
-            return sequence not in self._passed_over, is_long
-
-        return sorted(prefilling, key=turn)
+    def _is_short(self, sequence: Sequence) -> bool:
+        """Whether one chunk can complete the prompt."""
+        cost = self.costs.prefill_ms(sequence.n_computed)
+        return sequence.n_pending * cost <= MAX_PREFILL_MS
 
     def _groups(self, decoding: list[Sequence]) -> list[list[Sequence]]:
         """Split into the runs of neighbours that are cheapest to compute one after another."""
