@@ -26,6 +26,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     yield home
+    # `--config` sets a variable, for the processes a command starts.
+    for name in [name for name in os.environ if name.startswith("HYPRSTREAM_")]:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")

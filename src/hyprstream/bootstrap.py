@@ -92,8 +92,7 @@ def serve(
         default_model=ModelRef.parse(settings.models.default),
         preload=preload,
         generation_timeout=server.generation_timeout,
-        max_in_flight=settings.models.max_cached
-        * (settings.engine.n_slots + settings.engine.max_queue),
+        max_in_flight=settings.engine.n_slots + settings.engine.max_queue,
     )
 
     async def main() -> None:

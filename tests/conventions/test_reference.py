@@ -64,7 +64,7 @@ def test_every_field_of_the_schemas_is_on_the_api_page() -> None:
 
 
 def test_every_refused_field_is_on_the_api_page() -> None:
-    values = {"null", "false", "true", "0", '""', "[]", "{}", '"none"', '"auto"', '["text"]'}
+    values = {"null", "false", "true", "0", "-1", '""', "[]", "{}", '"none"', '"auto"', '["text"]'}
     named = _section("### Refused") - values - {"param", '{"type": "text"}'}
     assert named == set(decode._REFUSED)
     assert set(decode._REFUSED_IN_MESSAGE) - _section("### Messages") == set()

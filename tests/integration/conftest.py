@@ -23,9 +23,10 @@ class Server:
 
 def start_server(models_dir: Path, *flags: str, **environment: str) -> Server:
     """Run `hyprstream server` on a free port and wait until it says where."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HYPRSTREAM_")}
     process = subprocess.Popen(
         [HYPRSTREAM, "server", "--port", "0", *flags],
-        env={**os.environ, "HYPRSTREAM_MODELS_DIR": str(models_dir), **environment},
+        env={**inherited, "HYPRSTREAM_MODELS_DIR": str(models_dir), **environment},
         stdout=subprocess.PIPE,
         text=True,
     )

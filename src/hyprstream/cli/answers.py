@@ -29,6 +29,7 @@ from hyprstream.core.errors import (
 )
 from hyprstream.core.generation import FinishReason, Timings, Usage
 from hyprstream.core.principal import Principal
+from hyprstream.core.refs import ModelRef
 
 if TYPE_CHECKING:
     import httpx
@@ -68,11 +69,12 @@ def local_user() -> Principal:
 
 
 @asynccontextmanager
-async def local(settings: "Settings", files: list[Path]) -> AsyncGenerator[Ask]:
-    """Answers of models loaded into this process; `files` are GGUF files to offer beside the stored models."""
+async def local(settings: "Settings", ref: ModelRef, files: list[Path]) -> AsyncGenerator[Ask]:
+    """Answers of the model `ref`, loaded into this process; `files` are GGUF files to offer beside the stored models."""
     from hyprstream.bootstrap import open_services
 
     async with open_services(settings, extra=files) as services:
+        await services.pool.load(ref)
         yield partial(services.chat.chat, local_user())
 
 

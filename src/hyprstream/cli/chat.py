@@ -18,6 +18,7 @@ from hyprstream.core.chat import ChatRequest, ContentDelta, Message
 from hyprstream.core.errors import HyprstreamError, Invalid
 from hyprstream.core.generation import GenerationParams
 from hyprstream.core.refs import ModelRef
+from hyprstream.engine.sampling import check_params
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from hyprstream.settings import Settings
 
 QUOTES = '"""'
+LEAVE = frozenset({"/bye", "/exit", "/quit"})
 HELP = """\
 /system TEXT      set the instructions; /system alone removes them
 /set NAME VALUE   temperature, top_k, top_p, min_p, repeat_penalty, seed, max_tokens
@@ -83,7 +85,7 @@ def chat(
         converse(Conversation(ModelRef.parse(model), params, system), _server(settings, url))
     else:
         ref, files = options.resolve(model)
-        converse(Conversation(ref, params, system), lambda: answers.local(settings, files))
+        converse(Conversation(ref, params, system), lambda: answers.local(settings, ref, files))
 
 
 @dataclass(slots=True)
@@ -104,7 +106,7 @@ class Conversation:
         """Change one parameter.
 
         Raises:
-            Invalid: no such parameter, or not a number.
+            Invalid: no such parameter, not a number, or out of its range.
         """
         if name not in SETTABLE:
             raise Invalid(f"no parameter {name!r}", param=name, hint=", ".join(SETTABLE))
@@ -113,10 +115,12 @@ class Conversation:
         except ValueError:
             raise Invalid(f"{name} is a number, not {value!r}", param=name) from None
         if name == "max_tokens":
-            self.params = replace(self.params, max_tokens=int(number))
+            params = replace(self.params, max_tokens=int(number))
         else:
             sampling = replace(self.params.sampling, **{name: number})
-            self.params = replace(self.params, sampling=sampling)
+            params = replace(self.params, sampling=sampling)
+        check_params(params)
+        self.params = params
 
     def save(self, path: Path) -> None:
         """Write what has been said as Markdown."""
@@ -133,11 +137,11 @@ def converse(conversation: Conversation, open_ask: "answers.OpenAsk") -> None:
     is_interactive = _is_interactive()
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        with console.busy("getting ready"):
+        with console.busy("loading the model"):
             ask = runner.run(stack.enter_async_context(open_ask()))
         try:
             for text in _typed() if is_interactive else _piped():
-                if text == "/bye":
+                if text in LEAVE:
                     break
                 try:
                     _step(conversation, text, ask, runner)

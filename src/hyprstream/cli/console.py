@@ -4,10 +4,13 @@ Standard output carries the answer alone, so that it can be piped; everything sa
 leaves colours away where there is no terminal or `NO_COLOR` is set.
 """
 
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TextIO
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TextIO, cast
 
 from hyprstream.core.errors import (
     BackendError,
@@ -52,6 +55,17 @@ for _harmless in "\t\n":
 def exit_code(error: HyprstreamError) -> int:
     """The code of the class, or of its nearest listed ancestor."""
     return next(EXIT_CODES[cls] for cls in type(error).__mro__ if cls in EXIT_CODES)
+
+
+def open_streams() -> None:
+    """Make the standard streams ones that can be used: there, reading UTF-8, and never failing on a character to write."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "replace"), (sys.stderr, "replace")):
+        if isinstance(stream, TextIOWrapper):  # a test's stand-in is not
+            encoding = "utf-8" if stream is sys.stdin else None
+            cast("TextIOWrapper", stream).reconfigure(encoding=encoding, errors=errors)
 
 
 def say(text: str) -> None:

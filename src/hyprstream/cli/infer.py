@@ -72,7 +72,9 @@ async def _answer(request: ChatRequest, files: list[Path], *, is_shown: bool) ->
 
     async with AsyncExitStack() as stack:
         with console.busy(f"loading {request.model}"):
-            ask = await stack.enter_async_context(answers.local(load().settings, files))
+            ask = await stack.enter_async_context(
+                answers.local(load().settings, request.model, files)
+            )
             events = await stack.enter_async_context(ask(request))
         return await collect(events, is_shown=is_shown)
 

@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from hyprstream.cli import console
-from hyprstream.core.errors import HyprstreamError
+from hyprstream.core.errors import HyprstreamError, Invalid
 
 COMMANDS = {
     "quick-start": (
@@ -114,7 +114,8 @@ def make_group() -> TyperGroup:
 def run(args: Sequence[str]) -> int:
     """Run one command line and return its exit code. A bug keeps its traceback; everything else is one line."""
     try:
-        code = make_group().main(list(args), prog_name="hyprstream", standalone_mode=False)
+        arguments = [_as_text(arg) for arg in args]
+        code = make_group().main(arguments, prog_name="hyprstream", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else console.OK
     except HyprstreamError as error:
@@ -131,6 +132,16 @@ def run(args: Sequence[str]) -> int:
             return _reader_left()
         console.report(str(error))
         return console.FAILURE
+
+
+def _as_text(arg: str) -> str:
+    # Python reads arguments in the locale's encoding and hides what does not fit; we mean the bytes, as UTF-8.
+    try:
+        return os.fsencode(arg).decode()
+    except UnicodeError:
+        raise Invalid(
+            "an argument is not UTF-8", hint="write the file's or pipe's text in UTF-8"
+        ) from None
 
 
 def _usage(error: typer.TyperException) -> int:
@@ -150,6 +161,7 @@ def _reader_left() -> int:
 
 def main() -> None:
     """Entry point of the `hyprstream` script."""
+    console.open_streams()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -289,7 +289,7 @@ def _sentence(event: "Event") -> str:
         case Noted(message):
             return f"note: {message}"
         case Verifying():
-            return "the digest is right; reading the file"
+            return "all bytes are there; checking the file"
         case Stored(model, is_new):
             what = f"{model.ref} ({human_size(model.size_bytes)})"
             return f"stored {what}" if is_new else f"{what} is stored already"

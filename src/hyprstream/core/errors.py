@@ -83,7 +83,7 @@ class QueueFull(HyprstreamError):
 
     def __init__(self, *, waiting: int, limit: int, retry_after: int = 1) -> None:
         super().__init__(
-            f"{waiting} requests wait already, the limit is {limit}",
+            f"no room for another request: {waiting} of {limit} places are taken",
             hint=f"retry in {max(1, retry_after)} s",
         )
         self.waiting = waiting

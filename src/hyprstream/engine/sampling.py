@@ -44,7 +44,7 @@ def sampler_seed(seed: int, choice: int) -> int:
     return mixed if mixed != LLAMA_RANDOM_SEED else 0
 
 
-def check_params(params: GenerationParams, *, n_vocab: int) -> None:
+def check_params(params: GenerationParams, *, n_vocab: int = 2**31) -> None:
     """Raise Invalid, naming the parameter and its range, unless every value is one that can be honoured."""
     _check_sampling(params.sampling, n_vocab)
     _check_range("n", params.n, 1, MAX_CHOICES)

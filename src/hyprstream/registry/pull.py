@@ -127,10 +127,13 @@ def _fetch(
         files = [NewFile(directory / file.sha256, file.name, file.sha256) for file in offer.files]
         try:
             model = store.add(ref, files, source=offer.source, licence=offer.licence)
-        except InvalidModelFile:
+        except InvalidModelFile as error:
             # The bytes are what was asked for and no good: to keep them would only repeat this.
             shutil.rmtree(directory)
-            raise
+            message = error.message
+            for file in offer.files:
+                message = message.replace(file.sha256, file.name)
+            raise InvalidModelFile(message, hint=error.hint) from None
     yield Stored(model, is_new=True)
 
 

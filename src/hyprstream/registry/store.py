@@ -56,7 +56,17 @@ class ModelStore:
         self._clock = clock
 
     def list(self) -> list[StoredModel]:
-        """Every stored model, by name. One that cannot be read is logged and left out."""
+        """Every stored model, by name. One that cannot be read is logged and left out.
+
+        Raises:
+            Invalid: what should be the directory of models is something else.
+        """
+        if self.models_dir.exists() and not self.models_dir.is_dir():
+            raise Invalid(
+                f"{self.models_dir} is not a directory",
+                param="models.dir",
+                hint="set HYPRSTREAM_MODELS_DIR to one, or to a path where one can be made",
+            )
         models: list[StoredModel] = []
         for path in self.models_dir.rglob(MANIFEST_FILE):
             name, *parts = path.parent.relative_to(self.models_dir).parts or (_INCOMING,)

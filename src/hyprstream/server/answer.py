@@ -57,7 +57,11 @@ class Answer(Response):
         self._options = options
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        stream = EventStream(send, ping_seconds=self._options.ping_seconds)
+        stream = EventStream(
+            send,
+            ping_seconds=self._options.ping_seconds,
+            send_seconds=self._options.send_seconds,
+        )
         try:
             whole = await self._run(receive, stream)
         except ClientGone:

@@ -39,7 +39,7 @@ def create_app(services: Services, options: ServerOptions) -> ASGIApp:
     app = InFlightLimit(
         app,
         paths=frozenset(prefix + path for prefix in PREFIXES for path in GENERATION_PATHS),
-        limit=options.max_in_flight,
+        limit=lambda: options.max_in_flight * max(1, len(services.pool.loaded)),
     )
     if options.allowed_origins:
         app = Cors(app)

@@ -37,6 +37,10 @@ class BodyTooSlow(HyprstreamError):
     """The request body did not arrive in time."""
 
 
+class UnsupportedEncoding(HyprstreamError):
+    """The request body is compressed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How one class of errors looks from outside."""
@@ -58,6 +62,7 @@ SHAPES: Mapping[type[HyprstreamError], Shape] = MappingProxyType(
         BodyTooSlow: Shape(408, "timeout_error", "request_timeout"),
         Conflict: Shape(409, "invalid_request_error", "conflict"),
         TooLarge: Shape(413, "invalid_request_error", "request_too_large"),
+        UnsupportedEncoding: Shape(415, "invalid_request_error", "unsupported_media_type"),
         QueueFull: Shape(429, "rate_limit_error", "queue_full"),
         BackendError: Shape(500, "server_error", "engine_failed"),
         SourceError: Shape(502, "server_error", "source_unreachable"),

@@ -10,7 +10,7 @@ from hyprstream.core.errors import DeadlineExceeded
 
 
 class ClientGone(Exception):
-    """The client hung up: nobody is left to answer, or to tell of an error."""
+    """The client hung up or stopped reading: nobody is left to answer, or to tell of an error."""
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hyprstream.core.errors import HyprstreamError, QueueFull, TooLarge
-from hyprstream.server.errors import CLIENT_GONE, BodyTooSlow, error_response
+from hyprstream.server.errors import CLIENT_GONE, BodyTooSlow, UnsupportedEncoding, error_response
 
 LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and thrown away, so that its sender lives to read the refusal."""
@@ -144,9 +144,12 @@ async def _allow_preflight(headers: Headers, allow_origin: tuple[bytes, bytes], 
 
 
 class InFlightLimit:
-    """Refuses a request to one of `paths` while `limit` others are being answered, before a byte of its body is read."""
+    """Refuses a request to one of `paths` while `limit()` others are being answered, before a byte of its body is read.
 
-    def __init__(self, app: ASGIApp, *, paths: frozenset[str], limit: int) -> None:
+    A request counts from the end of its body on: one that is still being sent holds nobody up.
+    """
+
+    def __init__(self, app: ASGIApp, *, paths: frozenset[str], limit: Callable[[], int]) -> None:
         self._app = app
         self._paths = paths
         self._limit = limit
@@ -155,14 +158,24 @@ class InFlightLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self._paths:
             return await self._app(scope, receive, send)
-        if self._n_in_flight >= self._limit:
-            full = QueueFull(waiting=self._n_in_flight, limit=self._limit)
+        limit = self._limit()
+        if self._n_in_flight >= limit:
+            full = QueueFull(waiting=self._n_in_flight, limit=limit)
             return await error_response(full, scope)(scope, receive, send)
-        self._n_in_flight += 1
+        is_counted = False
+
+        async def receive_and_count() -> Message:
+            nonlocal is_counted
+            message = await receive()
+            if not is_counted and not message.get("more_body", False):
+                is_counted = True
+                self._n_in_flight += 1
+            return message
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive_and_count, send)
         finally:
-            self._n_in_flight -= 1
+            self._n_in_flight -= is_counted
 
 
 class BodyLimit:
@@ -176,8 +189,12 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        headers = Headers(scope=scope)
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            encoded = UnsupportedEncoding("compressed request bodies are not supported")
+            return await error_response(encoded, scope)(scope, receive, send)
         body = _Body(receive, send, self._max_bytes, self._seconds)
-        declared = Headers(scope=scope).get("content-length", "0")
+        declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) <= self._max_bytes:
             await self._app(scope, body.receive, body.send)
         else:

@@ -24,8 +24,10 @@ class ServerOptions:
     generation_timeout: float | None = None
     """Seconds one answer may take, waiting included."""
     max_in_flight: int = 256
-    """Generation requests inside the server at once; the next one is refused before its body is read."""
+    """Generation requests inside the server at once for each loaded model; the next one is refused before its body is read."""
     body_seconds: float = 60.0
     """Seconds a client has to send its whole body."""
+    send_seconds: float = 30.0
+    """Seconds a client may read nothing of a stream before it is given up."""
     ping_seconds: float = 15.0
     """Seconds of silence after which a stream carries a comment, so that nothing on the way gives it up."""

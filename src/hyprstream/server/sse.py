@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 import orjson
 from starlette.types import Send
 
+from hyprstream.server.lifetime import ClientGone
+
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 """OpenAI's end of a stream in which nothing failed."""
@@ -32,9 +34,10 @@ class EventStream:
     What is written within one turn of the event loop leaves in one system call: the transport gathers it.
     """
 
-    def __init__(self, send: Send, *, ping_seconds: float) -> None:
+    def __init__(self, send: Send, *, ping_seconds: float, send_seconds: float) -> None:
         self._send = send
         self._ping_seconds = ping_seconds
+        self._send_seconds = send_seconds
         self._now = asyncio.get_running_loop().time
         self._written_at = self._now()
         self.is_open = False
@@ -46,7 +49,11 @@ class EventStream:
         await self._write(b"".join(map(frame, values)))
 
     async def write(self, value: object) -> None:
-        """Send one event; waits while the client reads too slowly."""
+        """Send one event; waits while the client reads too slowly.
+
+        Raises:
+            ClientGone: the client has read nothing for `send_seconds`.
+        """
         await self._write(frame(value))
 
     async def close(self) -> None:
@@ -68,7 +75,14 @@ class EventStream:
 
     async def _write(self, frames: bytes, *, is_last: bool = False) -> None:
         self._written_at = self._now()
-        await self._send({"type": "http.response.body", "body": frames, "more_body": not is_last})
+        # The transport's buffer is bounded: a send that waits is one whose client does not read.
+        try:
+            async with asyncio.timeout(self._send_seconds):
+                await self._send(
+                    {"type": "http.response.body", "body": frames, "more_body": not is_last}
+                )
+        except TimeoutError:
+            raise ClientGone from None
 
     async def _ping_when_quiet(self) -> None:
         while True:

@@ -33,13 +33,13 @@ def test_each_line_is_a_turn_and_the_model_is_told_what_was_said(
     engine = serve_with(FakeEngine("Hi", "!"))
     outcome = hyprstream("chat", "fake", "--system", "Be kind.", stdin="Hello\n\nBye\n")
     assert (outcome.code, outcome.out, outcome.err) == (0, "Hi!\nHi!\n", "")
-    assert engine.jobs[1].prompt == "system: Be kind.\nuser: Hello\nassistant: Hi!\nuser: Bye\n"
+    assert engine.jobs[1].prompts[0] == "system: Be kind.\nuser: Hello\nassistant: Hi!\nuser: Bye\n"
 
 
 def test_quotes_hold_several_lines_together(hyprstream: Command, serve_with: Serve) -> None:
     engine = serve_with(FakeEngine("ok"))
     hyprstream("chat", "fake", stdin='"""one\ntwo\n"""\n"""three"""\n"""unfinished')
-    prompts = [str(job.prompt).rsplit("user: ", 1)[1] for job in engine.jobs]
+    prompts = [str(job.prompts[0]).rsplit("user: ", 1)[1] for job in engine.jobs]
     assert prompts == ["one\ntwo\n", "three\n", "unfinished\n"]
 
 
@@ -48,9 +48,9 @@ def test_commands_change_what_is_asked(hyprstream: Command, serve_with: Serve) -
     lines = ["/set temperature 0.3", "/set max_tokens 5", "/system Be brief.", "first", "/clear"]
     hyprstream("chat", "fake", stdin="\n".join([*lines, "/system", "second", "/bye", "third"]))
     first, second = engine.jobs
-    assert first.prompt == "system: Be brief.\nuser: first\n"
+    assert first.prompts[0] == "system: Be brief.\nuser: first\n"
     assert (first.params.sampling.temperature, first.params.max_tokens) == (0.3, 5)
-    assert second.prompt == "user: second\n"
+    assert second.prompts[0] == "user: second\n"
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ def test_the_answer_is_all_of_standard_output(hyprstream: Command, serve_with: S
     engine = serve_with(FakeEngine("Hel", "lo"))
     outcome = hyprstream("infer", "fake", "-p", "Hi there", "--system", "Be kind.")
     assert (outcome.code, outcome.out, outcome.err) == (0, "Hello\n", "")
-    assert engine.jobs[0].prompt == "system: Be kind.\nuser: Hi there\n"
+    assert engine.jobs[0].prompts[0] == "system: Be kind.\nuser: Hi there\n"
 
 
 def test_a_pipe_is_the_prompt(hyprstream: Command, serve_with: Serve) -> None:
     engine = serve_with(FakeEngine("ok"))
     assert hyprstream("infer", "fake", stdin="Grüße\nan alle").out == "ok\n"
-    assert engine.jobs[0].prompt == "user: Grüße\nan alle\n"
+    assert engine.jobs[0].prompts[0] == "user: Grüße\nan alle\n"
 
 
 def test_every_sampling_flag_reaches_the_engine(hyprstream: Command, serve_with: Serve) -> None:

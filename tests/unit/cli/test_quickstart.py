@@ -15,7 +15,7 @@ def test_it_shows_model_prompt_text_and_the_speed_of_the_real_tokens(
     assert outcome.out == (
         "model   fake\nprompt  Hello, I am\n\nHello, I am a robot.\n\n3 tokens in 0.03 s, 100.0 tokens/s\n"
     )
-    assert engine.jobs[0].prompt == "Hello, I am"
+    assert engine.jobs[0].prompts[0] == "Hello, I am"
     assert engine.jobs[0].params.max_tokens == 50
 
 

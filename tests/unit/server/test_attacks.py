@@ -3,6 +3,7 @@
 import asyncio
 
 import httpx
+import orjson
 import pytest
 
 from hyprstream.server import protocol
@@ -48,6 +49,7 @@ GET = b"GET /v1/models HTTP/1.1\r\n"
         b"GET /v1/models HTTP/1.1\nHost: OUR-HOST\n\n\r\n\r\n",
         b"GET /v1/models HTTP/9.9\r\nHost: OUR-HOST\r\n\r\n",
         b"GARBAGE\r\n\r\n",
+        b"GET http://evil.example/v1/models HTTP/1.1\r\nHost: OUR-HOST\r\n\r\n",
         b"POST /v1/completions HTTP/1.1\r\nHost: OUR-HOST\r\nContent-Length: 5\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/completions HTTP/1.1\r\nHost: OUR-HOST\r\n"
@@ -78,7 +80,6 @@ async def test_a_malformed_request_is_a_bad_request(request_):
         b"/v1/models;a",
         b"/V1/MODELS",
         b"/health/../v1/models",
-        b"http://evil.example/v1/models",
         b"/v1/models?key=right",
     ],
 )
@@ -220,3 +221,43 @@ async def test_no_number_is_too_strange_to_be_answered(field):
             is_fine = field == "seed" and value in ("9223372036854775808", "-2147483649")
             assert answer.status_code == (200 if is_fine else 400), (value, answer.text)
             assert is_fine or answer.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_head_over_the_limit_is_refused_in_one_piece_too():
+    async with serving(FakeEngine("a")) as url:
+        big = b"X-Filler: " + b"a" * (protocol.MAX_HEAD_BYTES + 1)
+        assert status(await exchange(url, GET + b"Host: OUR-HOST\r\n" + big + b"\r\n\r\n")) == 431
+        assert await is_well(url)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": "x"}] * 20_000},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 20_000}]},
+        {**HELLO, "dry_sequence_breakers": ["x"] * 100_000},
+        {**HELLO, "stop": ["x"] * 100_000},
+    ],
+)
+async def test_a_list_without_end_is_refused_at_its_bound(body):
+    engine = FakeEngine("a")
+    async with http_client(engine, max_body_bytes=4_000_000) as client:
+        answer = await client.post("/v1/chat/completions", json=HELLO | body)
+    assert answer.status_code == 400
+    assert "at most" in answer.json()["error"]["message"]
+    assert engine.jobs == []
+
+
+async def test_a_client_that_reads_nothing_is_given_up():
+    engine = FakeEngine(*["x" * 1000] * 20_000)
+    async with serving(engine, send_seconds=0.1) as url:
+        host, port = url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        body = orjson.dumps(HELLO | {"stream": True})
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        await asyncio.wait_for(engine.left.wait(), SOON)
+        assert await is_well(url)
+        writer.transport.abort()

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from support.fake_engine import FakeEngine
-from support.front_door import HELLO, SOON, http_client
+from support.front_door import HELLO, SOON, http_client, serving
 
 ORIGIN = {"origin": "http://app.example"}
 
@@ -170,3 +170,22 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_parsed():
     assert declared.status_code == chunked.status_code == 413
     assert declared.json()["error"]["code"] == "request_too_large"
     assert fits.status_code == 400
+
+
+async def test_a_body_that_is_still_being_sent_holds_nobody_up():
+    async with (
+        serving(FakeEngine("a"), max_in_flight=1) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{"
+        writer.write(head)
+        await writer.drain()
+        assert (await chat(client)).status_code == 200
+        writer.transport.abort()
+
+
+async def test_a_compressed_body_is_refused_and_not_misread():
+    async with http_client(FakeEngine("a")) as client:
+        assert (await chat(client, **{"content-encoding": "gzip"})).status_code == 415
+        assert (await chat(client, **{"content-encoding": "identity"})).status_code == 200

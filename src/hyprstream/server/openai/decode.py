@@ -34,6 +34,8 @@ _REFUSED: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "chat_template": _NOTHING,
         "chat_template_kwargs": _NOTHING,
         "continue_final_message": _NOTHING,
+        "dynatemp_exponent": _NOTHING,
+        "dynatemp_range": _NOTHING,
         "echo": _NOTHING,
         "function_call": (None, "none", "auto"),
         "functions": _NOTHING,
@@ -42,16 +44,20 @@ _REFUSED: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "guided_grammar": _NOTHING,
         "guided_json": _NOTHING,
         "guided_regex": _NOTHING,
+        "include_stop_str_in_output": _NOTHING,
         "json_schema": _NOTHING,
         "lora": _NOTHING,
         "min_tokens": _NOTHING,
         "modalities": (None, [], ["text"]),
+        "prompt_logprobs": (None, False, ""),
         "response_format": (None, {"type": "text"}),
         "stop_token_ids": _NOTHING,
         "structured_outputs": _NOTHING,
         "suffix": _NOTHING,
         "tool_choice": (None, "none", "auto"),
         "tools": _NOTHING,
+        "top_n_sigma": (*_NOTHING, -1),
+        "truncate_prompt_tokens": (*_NOTHING, -1),
         "web_search_options": _NOTHING,
     }
 )
@@ -84,14 +90,13 @@ def decode_chat(body: ChatCompletionBody, default_model: ModelRef | None) -> Cha
     Raises:
         Invalid: a field cannot be honoured; `param` names it.
     """
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise Invalid("`top_logprobs` needs `logprobs: true`", param="top_logprobs")
     return ChatRequest(
         model=_model(body, default_model),
         messages=tuple(_message(m, f"messages.{i}") for i, m in enumerate(body.messages)),
         params=_params(
             body,
-            max_tokens=body.max_completion_tokens or body.max_tokens,
             n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         ),
     )
@@ -104,7 +109,7 @@ def decode_completion(body: CompletionBody, default_model: ModelRef | None) -> C
     return CompletionRequest(
         model=_model(body, default_model),
         prompts=tuple(body.prompt),
-        params=_params(body, max_tokens=body.max_tokens, n_logprobs=body.logprobs),
+        params=_params(body, n_logprobs=body.logprobs),
     )
 
 
@@ -121,13 +126,11 @@ def _model(body: GenerationBody, default: ModelRef | None) -> ModelRef:
     return default
 
 
-def _params(
-    body: GenerationBody, *, max_tokens: int | None, n_logprobs: int | None
-) -> GenerationParams:
+def _params(body: GenerationBody, *, n_logprobs: int | None) -> GenerationParams:
     _refuse_what_changes_meaning(body)
     return GenerationParams(
         sampling=_sampling(body),
-        max_tokens=max_tokens,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
         stop=tuple(body.stop or ()),
         n=body.n or 1,
         n_logprobs=n_logprobs,

@@ -63,6 +63,7 @@ def openai_routes(services: Services, options: ServerOptions, *, version: str) -
             options=options,
         )
 
+    @api.head("/models", include_in_schema=False)
     @api.get("/models")
     async def list_models(request: Request) -> Response:
         """The stored models."""
@@ -70,6 +71,7 @@ def openai_routes(services: Services, options: ServerOptions, *, version: str) -
         cards = await asyncio.to_thread(services.models.list, principal)
         return json_response({"object": "list", "data": [_model(card) for card in cards]})
 
+    @api.head("/models/{model:path}", include_in_schema=False)
     @api.get("/models/{model:path}")
     async def retrieve_model(request: Request, model: str) -> Response:
         """One stored model."""

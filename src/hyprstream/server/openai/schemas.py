@@ -21,6 +21,9 @@ MAX_PROMPTS = 64
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
 MAX_BIASES = 1024
+MAX_MESSAGES = 2048
+MAX_PARTS = 256
+MAX_BREAKERS = 32
 
 Bias = Annotated[float, Field(ge=-100, le=100)]
 
@@ -33,7 +36,11 @@ class ContentPart(BaseModel):
 
 
 def _as_parts(content: object) -> object:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if content is None or isinstance(content, list):
+        return cast("list[object] | None", content)
+    raise PydanticCustomError("content_type", "Input should be a string or a list of content parts")
 
 
 class ChatMessage(BaseModel):
@@ -43,7 +50,7 @@ class ChatMessage(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Annotated[
-        Annotated[list[ContentPart], Field(fail_fast=True)] | None,
+        Annotated[list[ContentPart], Field(max_length=MAX_PARTS, fail_fast=True)] | None,
         BeforeValidator(_as_parts, json_schema_input_type=str | list[ContentPart] | None),
     ] = None
     name: str | None = None
@@ -80,6 +87,8 @@ class GenerationBody(BaseModel):
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """The newer name of `max_tokens`; it wins if both are sent."""
     stop: Annotated[
         Annotated[list[str], Field(max_length=MAX_STOPS, fail_fast=True)] | None,
         BeforeValidator(_as_list, json_schema_input_type=str | list[str] | None),
@@ -102,7 +111,9 @@ class GenerationBody(BaseModel):
     dry_base: float | None = None
     dry_allowed_length: int | None = None
     dry_penalty_last_n: int | None = None
-    dry_sequence_breakers: Annotated[list[str], Field(fail_fast=True)] | None = None
+    dry_sequence_breakers: (
+        Annotated[list[str], Field(max_length=MAX_BREAKERS, fail_fast=True)] | None
+    ) = None
     xtc_probability: float | None = None
     xtc_threshold: float | None = None
     mirostat: int | None = None
@@ -115,8 +126,9 @@ class GenerationBody(BaseModel):
 class ChatCompletionBody(GenerationBody):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    messages: Annotated[
+        list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    ]
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
