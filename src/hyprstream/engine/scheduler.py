@@ -18,8 +18,10 @@ PREFILL_SHARE = 1.8
 """Time of a prompt chunk over the time of the decoding round before it."""
 MIN_PREFILL_MS = 40.0
 """Least time of a chunk: where few decode, a round is short, and chunks as short would waste the matrix kernels."""
-MAX_PREFILL_MS = 100.0
-"""Time of a chunk when nobody decodes, and the most of any: how long a client that leaves keeps its slot."""
+MAX_PREFILL_MS = 80.0
+"""Time of a chunk when nobody decodes, and the most of any of a long prompt: so long a client that leaves keeps its slot."""
+SHORT_PREFILL_MS = 100.0
+"""A prompt that takes no longer than this is computed in one chunk."""
 MIN_CHUNK = 8
 MIN_PADDING_MS = 1.0
 """Padding that costs less than this is not worth another decode call."""
@@ -179,7 +181,7 @@ class Scheduler:
     def _is_short(self, sequence: Sequence) -> bool:
         """Whether one chunk can complete the prompt."""
         cost = self.costs.prefill_ms(sequence.n_computed)
-        return sequence.n_pending * cost <= MAX_PREFILL_MS
+        return sequence.n_pending * cost <= SHORT_PREFILL_MS
 
     def _groups(self, decoding: list[Sequence]) -> list[list[Sequence]]:
         """Split into the runs of neighbours that are cheapest to compute one after another."""
