@@ -40,8 +40,10 @@ fmt: .venv/dev.stamp ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/dev.stamp ## Measure the default model on this machine
-	$(BIN)/hyprstream bench
+bench: .venv/dev.stamp ## Measure beside llama-server, which is built once (about five minutes)
+	$(BIN)/hyprstream pull smollm2
+	$(BIN)/python bench/peers/build.py
+	$(BIN)/hyprstream bench --model smollm2 --peer llama-server
 
 docs: .venv/dev.stamp ## Build the documentation into site/
 	$(BIN)/python scripts/reference.py

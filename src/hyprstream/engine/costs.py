@@ -13,6 +13,8 @@ BUCKET = 512
 SMOOTHING = 0.25
 """Weight of the newest measurement in a running mean."""
 DEFAULT_PREFILL_MS = 2.0
+LEAST_MS = 1e-6
+"""Nothing is free, whatever a coarse clock says."""
 
 
 class CostModel:
@@ -61,4 +63,5 @@ class CostModel:
 
 def _update(means: dict[int, float], key: int, value: float) -> None:
     old = means.get(key)
+    value = max(value, LEAST_MS)
     means[key] = value if old is None else old + SMOOTHING * (value - old)

@@ -23,6 +23,10 @@ MAX_PREFILL_MS = 80.0
 SHORT_PREFILL_MS = 100.0
 """A prompt that takes no longer than this is computed in one chunk."""
 MIN_CHUNK = 8
+DEEP = 512
+"""Tokens of depth from which attention is a good part of a prompt token's cost ..."""
+DEEP_CHUNK = 64
+"""... and the tokens from which llama.cpp computes attention by tiles, at half the cost: less only where others wait."""
 MIN_PADDING_MS = 1.0
 """Padding that costs less than this is not worth another decode call."""
 GRAIN = 4
@@ -160,7 +164,7 @@ class Scheduler:
         room, parts = self._n_batch, list[tuple[Sequence, int]]()
         for sequence in sorted(prefilling, key=self._turn):
             cost = self.costs.prefill_ms(sequence.n_computed)
-            n = max(_whole(ms / cost), 0 if parts else MIN_CHUNK)
+            n = max(_whole(ms / cost), 0 if parts else _least(sequence, shares))
             if not parts and self._is_short(sequence):
                 # Two chunks for one short prompt cost another round, and its stream starts a round later.
                 n = sequence.n_pending
@@ -206,6 +210,10 @@ class Scheduler:
 def _slot(sequence: Sequence) -> int:
     assert sequence.slot is not None, "a running sequence always holds a slot"
     return sequence.slot
+
+
+def _least(sequence: Sequence, shares: bool) -> int:
+    return DEEP_CHUNK if sequence.n_computed >= DEEP and not shares else MIN_CHUNK
 
 
 def _whole(n: float) -> int:

@@ -100,6 +100,22 @@ def test_a_long_prompt_never_stalls_others_for_more_than_one_chunk() -> None:
     assert newcomer.finish is FinishReason.LENGTH
 
 
+def test_a_deep_prompt_takes_large_steps_only_while_nobody_waits_for_it() -> None:
+    backend = ScriptedBackend(n_slots=2, n_ctx=8192, n_batch=512)
+    eng = Engine(backend, lambda: 0.005 * backend.n_decoded)
+    eng.add(lone := sequence("x" * 3000, n=1))
+    run(eng, until=lambda: lone.n_computed >= 600)
+    before = lone.n_computed
+    eng.step()
+    assert lone.n_computed - before == 64
+    talker = sequence("hello", n=2000)
+    eng.add(talker)
+    run(eng, until=lambda: talker.n_generated > 3)
+    before = lone.n_computed
+    run(eng, until=lambda: lone.n_computed > before)
+    assert lone.n_computed - before < 64
+
+
 def test_prompts_that_arrive_together_advance_in_turn() -> None:
     eng = engine(n_slots=2, n_ctx=4096)
     long, short = sequence("l" * 2000, n=1), sequence("s" * 60, n=1)
