@@ -1,6 +1,7 @@
 """Runs one generation and sends it, whole or as it comes. Knows lifetimes and failures; the dialect is the encoder's."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -98,4 +99,5 @@ async def _fail(stream: EventStream, error: Exception, scope: Scope) -> None:
         error=type(error).__name__,
         exc_info=None if known else error,
     )
-    await stream.fail(error_body(error, scope))
+    with contextlib.suppress(ClientGone):
+        await stream.fail(error_body(error, scope))

@@ -190,7 +190,7 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
-        if headers.get("content-encoding", "identity").lower() != "identity":
+        if any(name.lower() != "identity" for name in headers.getlist("content-encoding")):
             encoded = UnsupportedEncoding("compressed request bodies are not supported")
             return await error_response(encoded, scope)(scope, receive, send)
         body = _Body(receive, send, self._max_bytes, self._seconds)
