@@ -210,11 +210,12 @@ async def _answer(conversation: Conversation, text: str, ask: Ask) -> None:
 
 def _piped() -> Iterator[str]:
     """Messages from standard input, one a line; `\"\"\"` begins and ends one of several lines."""
-    for line in sys.stdin:
+    lines = options.stdin_lines()
+    for line in lines:
         text = line.strip()
         if text.startswith(QUOTES):
             while not _is_closed(text):
-                more = sys.stdin.readline()
+                more = next(lines, "")
                 if not more:
                     break
                 text += "\n" + more.rstrip("\n")

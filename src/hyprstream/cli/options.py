@@ -1,7 +1,7 @@
 """Arguments that several commands share, and what they become. Knows Typer and core values; knows no engine."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -129,7 +129,16 @@ def resolve(model: str) -> tuple[ModelRef, list[Path]]:
 def _stdin() -> str:
     if sys.stdin.isatty():
         raise Invalid("no prompt", param="prompt", hint='-p "Why is the sky blue?", or a pipe')
+    return "".join(stdin_lines())
+
+
+def stdin_lines() -> Iterator[str]:
+    """Standard input, line by line.
+
+    Raises:
+        Invalid: it is not UTF-8.
+    """
     try:
-        return sys.stdin.read()
+        yield from sys.stdin
     except UnicodeDecodeError as error:
         raise Invalid(f"standard input is not UTF-8: {error}", param="prompt") from None

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,31 @@ def test_each_line_is_a_turn_and_the_model_is_told_what_was_said(
     outcome = hyprstream("chat", "fake", "--system", "Be kind.", stdin="Hello\n\nBye\n")
     assert (outcome.code, outcome.out, outcome.err) == (0, "Hi!\nHi!\n", "")
     assert engine.jobs[1].prompts[0] == "system: Be kind.\nuser: Hello\nassistant: Hi!\nuser: Bye\n"
+
+
+def test_a_pipe_that_is_not_utf8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"Hello\n\xff\n"), encoding="utf-8"))
+    with pytest.raises(Invalid, match="not UTF-8"):
+        list(chat._piped())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_tokens", "0"), ("temperature", "nan"), ("top_p", "2")]
+)
+def test_a_parameter_out_of_its_range_is_refused_and_the_old_one_stays(
+    name: str, value: str
+) -> None:
+    conversation = Conversation(ModelRef("fake"), GenerationParams())
+    with pytest.raises(Invalid):
+        conversation.set(name, value)
+    assert conversation.params == GenerationParams()
+
+
+@pytest.mark.parametrize("word", ["/bye", "/exit", "/quit"])
+def test_any_word_of_leaving_leaves(hyprstream: Command, serve_with: Serve, word: str) -> None:
+    engine = serve_with(FakeEngine("ok"))
+    assert hyprstream("chat", "fake", stdin=f"{word}\nHello\n").code == 0
+    assert engine.jobs == []
 
 
 def test_quotes_hold_several_lines_together(hyprstream: Command, serve_with: Serve) -> None:
