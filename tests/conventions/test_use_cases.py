@@ -34,7 +34,11 @@ class Untouchable:
 class Request:
     """An argument whose values are read freely: the policy is asked about them."""
 
-    model = "some model"
+    full = "some:model"
+
+    @property
+    def model(self) -> "Request":
+        return self
 
 
 def modules() -> Iterator[ModuleType]:

@@ -10,9 +10,11 @@ HyprstreamError
 ├── Conflict                 the name is taken, the thing is in use
 ├── TooLarge                 more bytes than the server accepts
 ├── QueueFull                too many requests wait already; says when to come back
+├── RateLimited              this principal asks more than it may; says when to come back
 ├── Unavailable              loading, or shutting down
 ├── DeadlineExceeded         the configured generation time is over
 ├── SourceError              a model source cannot be reached or gave the wrong bytes
+├── Corrupt                  something of ours on disk is damaged; says what, and how to repair it
 └── BackendError             the engine failed; our fault, not the caller's
 """
 
@@ -91,6 +93,15 @@ class QueueFull(HyprstreamError):
         self.retry_after = max(1, retry_after)
 
 
+class RateLimited(HyprstreamError):
+    """A principal has used up what it may ask of a `limit` (`requests_per_minute`, ...). `retry_after` is in seconds, at least 1."""
+
+    def __init__(self, message: str, *, limit: str, retry_after: int = 1) -> None:
+        super().__init__(message, hint=f"retry in {max(1, retry_after)} s")
+        self.limit = limit
+        self.retry_after = max(1, retry_after)
+
+
 class Unavailable(HyprstreamError):
     """The server is loading or shutting down. `retry_after` is in seconds, at least 1."""
 
@@ -105,6 +116,10 @@ class DeadlineExceeded(HyprstreamError):
 
 class SourceError(HyprstreamError):
     """A model source cannot be reached, or gave bytes with the wrong digest."""
+
+
+class Corrupt(HyprstreamError):
+    """Something of ours on disk is damaged. The hint says how to repair it."""
 
 
 class BackendError(HyprstreamError):

@@ -26,15 +26,22 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """One model in the store."""
+    """One version of one model: what a reference means. It never changes; a branch that moves means another one."""
 
     ref: ModelRef
+    """`name:branch`, or whatever reference was resolved."""
     path: str
-    """Absolute path of the GGUF file."""
+    """Absolute path of the GGUF file (the first shard's)."""
     size_bytes: int
+    """Of the weights."""
     sha256: str
+    """Of the weights."""
     source: str
     """Where it came from, as the user wrote it: `smollm2`, `hf:user/repo:file`, a path, a URL."""
     created: int
-    """Seconds since the epoch when it was stored."""
+    """Seconds since the epoch when this version was committed."""
     facts: ModelFacts
+    id: str = ""
+    """The model's UUID; empty for a file that is in no registry."""
+    commit: str = ""
+    """Commit id; empty for a file that is in no registry."""

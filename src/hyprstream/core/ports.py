@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Protocol
 
 from hyprstream.core.generation import EngineInfo, EngineStats, GenerationJob, TokenEvent
-from hyprstream.core.principal import Action, Principal, Resource
+from hyprstream.core.principal import Action, Decision, Principal, Resource
+from hyprstream.core.versions import TextVersion
 
 
 class EngineClient(Protocol):
@@ -65,5 +67,59 @@ class Policy(Protocol):
     """Says whether a principal may do something. Asked on the first line of every use case."""
 
     def require(self, principal: Principal, action: Action, resource: Resource) -> None:
-        """Return, or raise Unauthenticated (a credential would help) or Denied (it would not)."""
+        """Return, or raise Unauthenticated (a credential would help) or Denied (it would not). The answer is audited."""
+        ...
+
+    def allows(self, principal: Principal, action: Action, resource: Resource) -> bool:
+        """Whether `require` would return; for lists that show what a principal may see. Not audited."""
+        ...
+
+
+class TextHistory(Protocol):
+    """One text file under version control: a draft, the running version, and what came before it.
+
+    Revisions are named as git names them: a commit's id or its beginning, `HEAD`, `HEAD~1`.
+    """
+
+    @property
+    def draft_path(self) -> Path:
+        """The file an editor may open."""
+        ...
+
+    def draft(self) -> str | None:
+        """What the file says now; None if there is none."""
+        ...
+
+    def write_draft(self, text: str) -> None:
+        """Replace the file, whole or not at all."""
+        ...
+
+    def running_id(self) -> str | None:
+        """The commit id of the running version, read without starting a process; None before the first."""
+        ...
+
+    def at(self, revision: str = "HEAD") -> str:
+        """What a version says.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        ...
+
+    def commit(self, message: str) -> TextVersion | None:
+        """Make the draft the running version; None where both say the same."""
+        ...
+
+    def log(self, limit: int = 10) -> list[TextVersion]:
+        """The versions, newest first; empty before the first."""
+        ...
+
+
+class AuditLog(Protocol):
+    """Where decisions are written down."""
+
+    def record(
+        self, principal: Principal, action: Action, resource: Resource, decision: Decision
+    ) -> None:
+        """Write one decision down; never waits for a disk."""
         ...

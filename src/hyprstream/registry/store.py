@@ -9,7 +9,6 @@
 import difflib
 import fcntl
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyprstream.core.errors import Conflict, HyprstreamError, Invalid, InvalidModelFile, NotFound
+from hyprstream.core.files import durable_replace, write_durably
 from hyprstream.core.models import ModelFacts, StoredModel
 from hyprstream.core.refs import ModelRef
 from hyprstream.registry.aliases import ALIASES, DEFAULT_ALIAS
@@ -31,7 +31,7 @@ from hyprstream.registry.manifest import (
 )
 from hyprstream.registry.sources.base import Licence, combined_digest, ref_for_file
 from hyprstream.registry.sources.file import shards_of
-from hyprstream.registry.sources.partial import replace_durably, sha256_of
+from hyprstream.registry.sources.partial import sha256_of
 
 _INCOMING = ".incoming"
 
@@ -148,8 +148,10 @@ class ModelStore:
         directory = self._directory(ref)
         directory.mkdir(parents=True, exist_ok=True)
         for file in files:
-            replace_durably(file.path, directory / file.name)
-        _write_durably(directory / MANIFEST_FILE, manifest.model_dump_json(indent=2).encode())
+            durable_replace(file.path, directory / file.name)
+        write_durably(
+            directory / MANIFEST_FILE, manifest.model_dump_json(indent=2).encode(), mode=0o644
+        )
         return _stored(ref, directory, manifest)
 
     def remove(self, ref: ModelRef) -> None:
@@ -261,12 +263,3 @@ def _stored(ref: ModelRef, directory: Path, manifest: Manifest) -> StoredModel:
         created=manifest.created,
         facts=manifest.facts,
     )
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    replace_durably(temporary, path)

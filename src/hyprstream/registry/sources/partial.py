@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from hyprstream.core.errors import SourceError, TooLarge
+from hyprstream.core.files import durable_replace
 
 CHUNK_BYTES = 1 << 20
 """Bytes read at once when a file is hashed or copied."""
@@ -82,7 +83,7 @@ class PartialFile:
             )
         self._file.flush()
         os.fsync(self._file.fileno())
-        replace_durably(self._path, self._target)
+        durable_replace(self._path, self._target)
         self._etag_path.unlink(missing_ok=True)
 
 
@@ -107,16 +108,6 @@ def copy_file(path: Path, directory: Path, sha256: str) -> Progress:
             part.write(chunk)
             yield part.size, size
         part.publish()
-
-
-def replace_durably(path: Path, target: Path) -> None:
-    """Rename `path` to `target` so that a power cut leaves either the old state or the new one."""
-    path.replace(target)
-    directory = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def sha256_of(path: Path) -> str:
