@@ -1,13 +1,15 @@
 """What every backend promises, asked of each: the scripted one and llama.cpp with the real model."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from hyprstream.core.errors import BackendError
 from hyprstream.core.generation import SamplingParams
-from hyprstream.engine.backend import Backend, SamplerSpec, Span
+from hyprstream.engine.backend import Backend, Interrupted, SamplerSpec, Span
 from hyprstream.engine.llamacpp import LlamaCppBackend, LlamaCppOptions
 from hyprstream.engine.scripted import ScriptedBackend
 
@@ -73,6 +75,48 @@ def test_a_prompt_in_chunks_continues_like_one_in_a_piece(backend: Backend) -> N
     use(backend, 1, prompt)
     assert backend.decode([Span(1, 0, prompt[:5], is_output=False)]) == []
     assert go_on(backend, 1, prompt[5:], 5) == whole
+
+
+def test_a_call_that_is_interrupted_stops_and_the_slot_goes_on_from_where_it_was(
+    backend: Backend,
+) -> None:
+    whole, prompt = continuation(backend), tokens_of(backend)
+    use(backend, 1, prompt)
+    backend.decode([Span(1, 0, prompt[:5], is_output=False)])
+    with interrupting(backend), pytest.raises(Interrupted):
+        while True:  # until an interruption hits a call that is running
+            backend.decode([Span(1, 5, prompt[5:], is_output=True)])
+            assert backend.truncate(1, 5)
+    assert backend.truncate(1, 5)
+    assert go_on(backend, 1, prompt[5:], 5) == whole
+
+
+def test_an_interruption_between_calls_interrupts_nothing(backend: Backend) -> None:
+    whole = continuation(backend)
+    backend.interrupt()
+    assert continuation(backend) == whole
+
+
+@contextmanager
+def interrupting(backend: Backend) -> Iterator[None]:
+    """Interrupt whatever the backend computes, again and again, from another thread."""
+    if isinstance(backend, ScriptedBackend):
+        backend.on_decode = backend.interrupt
+    is_over = threading.Event()
+
+    def interrupt() -> None:
+        while not is_over.wait(0.001):
+            backend.interrupt()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        if isinstance(backend, ScriptedBackend):
+            backend.on_decode = lambda: None
 
 
 def test_slots_do_not_see_each_other(backend: Backend) -> None:

@@ -38,8 +38,12 @@ class SamplerSpec:
     """Penalties look back on it."""
 
 
+class Interrupted(Exception):
+    """A decode call that was told to stop. What its slots hold beyond where they were before is not certain."""
+
+
 class Backend(Protocol):
-    """Token ids into slots, token ids out. Everything here but the vocabulary is called by one thread only."""
+    """Token ids into slots, token ids out. Everything but the vocabulary and `interrupt` is called by one thread only."""
 
     @property
     def info(self) -> EngineInfo:
@@ -80,8 +84,13 @@ class Backend(Protocol):
         """Compute every span and sample once for each output span, in order.
 
         Raises:
+            Interrupted: somebody called `interrupt`; truncate these slots to what they held.
             BackendError: nothing is certain about any slot any more; `reset` comes next.
         """
+        ...
+
+    def interrupt(self) -> None:
+        """Make the decode call that is running now, if one is, stop at once. Any thread may call it."""
         ...
 
     def truncate(self, slot: int, n_tokens: int) -> bool:

@@ -1,10 +1,11 @@
 """The engine: token ids in, token ids out. Knows slots, batches, a backend. Knows no text, users, threads or HTTP."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from hyprstream.core.generation import FinishReason, TokenLogprob
-from hyprstream.engine.backend import Backend, SamplerSpec
+from hyprstream.engine.backend import Backend, Interrupted, SamplerSpec
+from hyprstream.engine.batch import Batch
 from hyprstream.engine.costs import CostModel
 from hyprstream.engine.scheduler import Scheduler
 from hyprstream.engine.sequence import Sequence
@@ -33,6 +34,7 @@ class Engine:
         )
         self._clock = clock
         self.n_steps = 0
+        self._computing: Batch | None = None
 
     @property
     def has_work(self) -> bool:
@@ -50,8 +52,17 @@ class Engine:
         """Finish a sequence for a reason outside the engine's knowledge."""
         self.scheduler.end(sequence, reason)
 
+    def interrupt(self, leaving: Collection[Sequence]) -> None:
+        """Stop the call that is running if it computes for nobody else. Any thread may call this.
+
+        It only saves time: the sequences are not removed, and if another call has begun meanwhile that one is repeated.
+        """
+        batch = self._computing
+        if batch is not None and all(sequence in leaving for sequence, _ in batch.parts):
+            self.backend.interrupt()
+
     def step(self) -> list[Commit]:
-        """Admit who waits, compute one batch, and return the tokens it gave.
+        """Admit who waits, compute one batch, and return the tokens it gave; none if it was interrupted.
 
         Raises:
             BackendError: the running sequences are lost; call `recover`.
@@ -63,7 +74,14 @@ class Engine:
             return []
         spans = batch.spans
         started = self._clock()
-        samples = self.backend.decode(spans)
+        self._computing = batch
+        try:
+            samples = self.backend.decode(spans)
+        except Interrupted:
+            self._roll_back(batch)
+            return []
+        finally:
+            self._computing = None
         self.scheduler.observe(batch, 1000 * (self._clock() - started))
         outputs = [s for (s, _), span in zip(batch.parts, spans, strict=True) if span.is_output]
         commits = [
@@ -102,6 +120,12 @@ class Engine:
                 sequence.prompt,
             ),
         )
+
+    def _roll_back(self, batch: Batch) -> None:
+        for sequence, _ in batch.parts:
+            assert sequence.slot is not None, "a sequence in a batch holds a slot"
+            if not self.backend.truncate(sequence.slot, sequence.n_computed):
+                sequence.n_computed = 0
 
     def _ends(self, sequence: Sequence, token: int) -> bool:
         return not sequence.params.ignore_eos and self.backend.is_end(token)

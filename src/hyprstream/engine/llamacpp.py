@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hyprstream.core.errors import BackendError
 from hyprstream.core.generation import Alternative, EngineInfo, SamplingParams, TokenLogprob
-from hyprstream.engine.backend import Sample, SamplerSpec, Span
+from hyprstream.engine.backend import Interrupted, Sample, SamplerSpec, Span
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,12 @@ _quick.llama_get_logits.restype = ctypes.POINTER(ctypes.c_float)
 _quick.llama_get_logits.argtypes = [ctypes.c_void_p]
 _quick.llama_sampler_sample.restype = ctypes.c_int32
 _quick.llama_sampler_sample.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
+
+ABORTED = 2
+"""What `llama_decode` returns when its abort callback said so."""
+# llama.cpp asks between any two operations whether to go on. Asking Python would cost the interpreter lock each time; the
+# length of a C string is "true" or "false" just as well, and the string's first byte is ours to set.
+_ask = ctypes.cast(ctypes.CDLL(None).strlen, llama.ggml_abort_callback)
 
 BAN = float("-inf")
 MIN_BAN = -100.0
@@ -79,6 +85,8 @@ class LlamaCppBackend:
         )
         self._samplers: list[_Sampler | None] = [None] * options.n_slots
         self._state = bytearray()
+        self._wish = ctypes.create_string_buffer(2)
+        """Empty, or not: then the call that is running is to stop."""
         self._context: Any = None
         self._batch: Any = llama.llama_batch_init(options.n_batch, 0, 1)
         self._rows = _BatchRows(self._batch, options.n_batch)
@@ -134,12 +142,18 @@ class LlamaCppBackend:
     def decode(self, batch: Sequence[Span]) -> list[Sample]:
         outputs = self._rows.fill(batch)
         self._batch.n_tokens = n_tokens = self._rows.n_tokens
+        self._wish[0] = 0
         if code := llama.llama_decode(self._context, self._batch):
+            if code == ABORTED:
+                raise Interrupted
             raise BackendError(
                 f"llama_decode returned {code} for {n_tokens} tokens in {len(batch)} slots"
             )
         logits = self._logits(len(outputs))
         return [self._sample(slot, row, logits[i]) for i, (slot, row) in enumerate(outputs)]
+
+    def interrupt(self) -> None:
+        self._wish[0] = 1
 
     def truncate(self, slot: int, n_tokens: int) -> bool:
         memory: Any = llama.llama_get_memory(self._context)
@@ -178,6 +192,7 @@ class LlamaCppBackend:
                 f" of {self._info.n_ctx} tokens",
                 hint="fewer slots (HYPRSTREAM_ENGINE_N_SLOTS) or a smaller context take less memory",
             )
+        llama.llama_set_abort_callback(self._context, _ask, self._wish)
 
     def close(self) -> None:
         self._free_context()

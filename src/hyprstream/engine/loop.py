@@ -137,6 +137,7 @@ class EngineLoop:
         finally:
             self._n_jobs_open -= 1
             self._mail.put(_Cancel(open_job))
+            self._engine.interrupt([choice.sequence for choice in open_job.choices])
 
     async def tokenize(
         self, text: str, *, add_special: bool = False, parse_special: bool = True

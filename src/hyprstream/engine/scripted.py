@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from hyprstream.core.errors import BackendError
 from hyprstream.core.generation import Alternative, EngineInfo, TokenLogprob
-from hyprstream.engine.backend import Sample, SamplerSpec, Span
+from hyprstream.engine.backend import Interrupted, Sample, SamplerSpec, Span
 
 BOS, EOS = 256, 257
 N_VOCAB = 258
@@ -55,6 +55,9 @@ class ScriptedBackend:
         self.n_decoded = 0
         self.fail_next: Exception | None = None
         """What the next decode raises instead of computing."""
+        self.on_decode: Callable[[], None] = lambda: None
+        """Called in the middle of each decode call."""
+        self._is_interrupted = False
         self._held: list[list[int]] = [[] for _ in range(n_slots)]
         self._samplers: list[SamplerSpec | None] = [None] * n_slots
 
@@ -91,11 +94,20 @@ class ScriptedBackend:
             for held in self._held:
                 held[:] = [-1]  # nothing is certain any more
             raise error
+        self._is_interrupted = False
+        self.on_decode()
+        if self._is_interrupted:
+            for span in batch:
+                self._held[span.slot].extend(span.tokens[:1])  # it had begun
+            raise Interrupted
         n_tokens = sum(len(span.tokens) for span in batch)
         assert 0 < n_tokens <= self._n_batch, f"a batch of {n_tokens} tokens"
         assert len({span.slot for span in batch}) == len(batch), "a slot is in a batch once"
         self.n_decoded += n_tokens
         return [sample for span in batch if (sample := self._extend(span)) is not None]
+
+    def interrupt(self) -> None:
+        self._is_interrupted = True
 
     def truncate(self, slot: int, n_tokens: int) -> bool:
         if n_tokens and not self._can_truncate:

@@ -1,6 +1,8 @@
 """The bridge between asyncio and the engine thread."""
 
 import asyncio
+import itertools
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -25,6 +27,7 @@ from hyprstream.engine.loop import EngineLoop
 from hyprstream.engine.scripted import BOS, N_VOCAB, ScriptedBackend
 
 PATIENCE = 20.0
+SEEDED = SamplingParams(temperature=1.0, seed=7)
 
 
 @asynccontextmanager
@@ -275,3 +278,34 @@ async def test_whatever_fails_in_the_engine_thread_fails_requests_and_not_the_th
             await events_of(engine, job(max_tokens=1))
         backend.is_mute = False
         assert len(text(await events_of(engine, job(max_tokens=4)))) == 4
+
+
+async def test_whoever_leaves_does_not_wait_for_the_call_that_computes_for_nobody_else() -> None:
+    backend = ScriptedBackend()
+    has_begun, is_interrupted = threading.Event(), threading.Event()
+
+    def compute_until_interrupted() -> None:
+        has_begun.set()
+        assert is_interrupted.wait(PATIENCE)
+        backend.on_decode = lambda: None
+        ScriptedBackend.interrupt(backend)
+
+    backend.on_decode = compute_until_interrupted
+    backend.interrupt = is_interrupted.set  # type: ignore[method-assign]
+    async with running(backend) as engine:
+        async with engine.generate(job("abc")):
+            assert await asyncio.to_thread(has_begun.wait, PATIENCE)
+        await all_slots_free(engine)
+        assert len(text(await events_of(engine, job("abc", max_tokens=5)))) == 5
+
+
+async def test_an_interrupted_call_that_computed_for_others_too_is_repeated() -> None:
+    backend = ScriptedBackend()
+    calls = itertools.count()
+    async with running(ScriptedBackend()) as engine:
+        expected = text(await events_of(engine, job("abc", max_tokens=20, sampling=SEEDED)))
+    backend.on_decode = lambda: backend.interrupt() if next(calls) % 3 == 1 else None
+    async with running(backend) as engine:
+        events = await events_of(engine, job("abc", max_tokens=20, sampling=SEEDED))
+    assert text(events) == expected
+    assert next(calls) > 25
