@@ -1,4 +1,4 @@
-"""Clients that hang up: how soon their slot, or their place in the queue, is free. Knows four moments of leaving."""
+"""Clients that hang up: how soon their slot, or their place in the queue, is free. Knows the moments of leaving."""
 
 import asyncio
 import random
@@ -22,6 +22,7 @@ MOST_MS = 100.0
 """Goal for the p99, over all moments."""
 N_REPETITIONS, N_QUICK_REPETITIONS = 25, 4
 SHORT_PROMPT, LONG_PROMPT = 32, 2_000
+DEEP_SECONDS = (0.5, 3.0)
 N_TOKENS = 256
 """Of an abandoned answer: bounds how long a server that does not notice keeps on."""
 POLL_SECONDS = 0.002
@@ -80,9 +81,9 @@ class Scene:
             await asyncio.sleep(POLL_SECONDS)
         return True
 
-    async def pause(self) -> None:
-        """Up to a fifth of a second, so that clients leave at every moment of a step."""
-        await asyncio.sleep(self._random.uniform(0.02, 0.2))
+    async def pause(self, seconds: tuple[float, float] = (0.02, 0.2)) -> None:
+        """Between so many seconds, so that clients leave at every moment of a step."""
+        await asyncio.sleep(self._random.uniform(*seconds))
 
     def prompt(self, n_tokens: int) -> list[int]:
         """One this server has not seen."""
@@ -160,6 +161,15 @@ async def while_prefilling(scene: Scene) -> AsyncGenerator[float]:
             yield await scene.leave(client, nothing_runs)
 
 
+async def deep_in_a_prompt(scene: Scene) -> AsyncGenerator[float]:
+    """While the middle of a long prompt is computed, where a token costs the most and chunks are the longest."""
+    while True:
+        async with scene.sent(n_prompt=LONG_PROMPT) as client:
+            await scene.until(something_runs)
+            await scene.pause(DEEP_SECONDS)
+            yield await scene.leave(client, nothing_runs)
+
+
 async def while_not_streaming(scene: Scene) -> AsyncGenerator[float]:
     """While an answer is computed that will be sent in one piece."""
     while True:
@@ -188,6 +198,7 @@ async def while_queued(scene: Scene) -> AsyncGenerator[float]:
 MOMENTS: dict[str, Callable[[Scene], AsyncGenerator[float]]] = {
     "streaming": while_streaming,
     "prefilling": while_prefilling,
+    "deep in a prompt": deep_in_a_prompt,
     "non-streaming": while_not_streaming,
     "queued": while_queued,
 }
