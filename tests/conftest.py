@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -25,7 +26,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
+    # Without a configuration structlog prints to standard output, among the answers.
+    structlog.configure(
+        logger_factory=structlog.stdlib.LoggerFactory(), wrapper_class=structlog.stdlib.BoundLogger
+    )
     yield home
+    structlog.reset_defaults()
     # `--config` sets a variable, for the processes a command starts.
     for name in [name for name in os.environ if name.startswith("HYPRSTREAM_")]:
         del os.environ[name]
@@ -33,16 +39,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
-    """The real SmolLM2-135M-Instruct (Q4_1), fetched once through our own source into `.cache/`."""
+    """The real SmolLM2-135M-Instruct (Q4_1) in a worktree, fetched once through our own source into `.cache/models`."""
     from hyprstream.core.refs import ModelRef
     from hyprstream.registry.pull import pull
-    from hyprstream.registry.store import ModelStore
+    from hyprstream.registry.registry import Registry
 
-    store = ModelStore(REPOSITORY / ".cache" / "models")
+    registry = Registry(REPOSITORY / ".cache" / "models")
     ref = ModelRef("smollm2")
-    if store.find(ref) is None:
-        deque(pull(store, str(ref)), maxlen=0)
-    return Path(store.resolve(ref).path)
+    if registry.find(ref) is None:
+        deque(pull(registry, str(ref)), maxlen=0)
+    return registry.repository("smollm2").worktree_path("main") / "model.gguf"
+
+
+@pytest.fixture(scope="session")
+def smollm2_models_dir(smollm2_path: Path) -> Path:
+    """The registry's directory that holds it."""
+    return smollm2_path.parents[3]
 
 
 def pytest_sessionfinish() -> None:

@@ -12,8 +12,21 @@ FILE_NAME = "hyprstream.log"
 KEPT_DAYS = 14
 
 
-def start_logging(settings: LogSettings) -> None:
+class _StandardError(logging.Handler):
+    """Writes to whatever standard error is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
+def start_logging(settings: LogSettings, *, is_quiet: bool = False) -> None:
     """Send every log line to standard error, or to a file per day where a directory is set.
+
+    `is_quiet` leaves out what is only information, unless everything was asked for.
 
     Raises:
         OSError: the directory cannot be made or written to.
@@ -32,7 +45,6 @@ def start_logging(settings: LogSettings) -> None:
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )
     handler = _handler(settings)
     handler.setFormatter(
@@ -45,12 +57,15 @@ def start_logging(settings: LogSettings) -> None:
             ],
         )
     )
-    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
+    level = "warning" if is_quiet and settings.level == "info" else settings.level
+    # It writes whole addresses at that level, and an address may carry a signature.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def _handler(settings: LogSettings) -> logging.Handler:
     if settings.dir is None:
-        return logging.StreamHandler(sys.stderr)
+        return _StandardError()
     settings.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     return TimedRotatingFileHandler(
         settings.dir / FILE_NAME, when="midnight", utc=True, backupCount=KEPT_DAYS, encoding="utf-8"

@@ -51,11 +51,13 @@ def _sendable(key: SecretStr) -> SecretStr:
     text = key.get_secret_value()
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("a key is printable ASCII without spaces, as it travels in a header")
+    if text.startswith("hypr_"):
+        raise ValueError("a key does not begin with hypr_, as tokens do")
     return key
 
 
-def _models_dir() -> Path:
-    return platformdirs.user_data_path("hyprstream") / "models"
+def _data_dir() -> Path:
+    return platformdirs.user_data_path("hyprstream")
 
 
 Strings = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -63,6 +65,8 @@ Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s,]+)$")]
 Origins = Annotated[tuple[Origin, ...], BeforeValidator(_split)]
 Key = Annotated[SecretStr, AfterValidator(_sendable)]
 Directory = Annotated[Path, AfterValidator(Path.expanduser)]
+FilePath = Annotated[Path, AfterValidator(Path.expanduser)]
+Subject = Annotated[str, Field(pattern=r"^(local|token|peer):[A-Za-z0-9._@-]+$")]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -79,9 +83,17 @@ class ServerSettings(_Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """TCP port; 0 takes a free one."""
     api_key: Annotated[Key | None, Env("API_KEY")] = None
-    """The key every request must carry; none means that whoever reaches the port may ask."""
+    """One key that every request without a token must carry; its holder is `api_key_subject` to the policy."""
+    api_key_subject: Annotated[Subject | None, Env("API_KEY_SUBJECT")] = None
+    """Who holds `api_key`, as `local:alice` or `token:app`; none means the user who runs the server."""
     insecure: bool = False
-    """Allow an address other machines can reach without an API key."""
+    """Allow an address other machines can reach with neither an API key nor TLS."""
+    tls_cert: FilePath | None = None
+    """PEM file of the certificate chain; with `tls_key` the server speaks https (TLS 1.2 and later) and nothing else."""
+    tls_key: FilePath | None = None
+    """PEM file of the certificate's private key."""
+    tls_client_ca: FilePath | None = None
+    """PEM file of the authorities whose client certificates are asked for; their names become `peer:<name>`."""
     cors_enabled: Annotated[bool, Env("CORS_ENABLED")] = False
     """Answer web pages of other origins."""
     cors_origins: Annotated[Origins, Env("CORS_ORIGINS")] = (
@@ -107,10 +119,22 @@ class ServerSettings(_Section):
             return self.host == "localhost"
 
 
+class DataSettings(_Section):
+    """What the server writes that is not a model."""
+
+    dir: Directory = Field(default_factory=_data_dir)
+    """Directory of the policy, its keys, the database and the audit log."""
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy's name of the database."""
+        return f"sqlite:///{self.dir.absolute() / 'hyprstream.db'}"
+
+
 class ModelsSettings(_Section):
     """Which models there are and which are in memory."""
 
-    dir: Directory = Field(default_factory=_models_dir)
+    dir: Directory = Field(default_factory=lambda: _data_dir() / "models")
     """Directory models are kept in."""
     default: Annotated[str, Field(min_length=1)] = "smollm2"
     """Model to use where none is named."""
@@ -137,6 +161,30 @@ class EngineSettings(_Section):
     """Map model files into memory instead of reading them."""
 
 
+class LimitsSettings(_Section):
+    """What one principal may ask. None is no limit."""
+
+    requests_per_minute: Count | None = None
+    """Requests that start within any minute."""
+    tokens_per_minute: Count | None = None
+    """Tokens, of prompts and answers, within any minute; counted when an answer ends."""
+    concurrent: Count | None = None
+    """Requests at the same time."""
+    queue_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of the waiting queue that one principal may fill."""
+
+
+class AuditSettings(_Section):
+    """What is written down about decisions."""
+
+    enabled: bool = True
+    """Write every decision of the policy to `audit/` in the data directory."""
+    max_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
+    """Size at which a new file is begun."""
+    keep: Count = 16
+    """Finished files that are kept."""
+
+
 class LogSettings(_Section):
     """What is written about what happens."""
 
@@ -152,8 +200,11 @@ class Settings(_Section):
     """The tree. `Settings()` is the defaults alone; `load` reads every source."""
 
     server: ServerSettings = Field(default_factory=ServerSettings)
+    data: DataSettings = Field(default_factory=DataSettings)
     models: ModelsSettings = Field(default_factory=ModelsSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    limits: LimitsSettings = Field(default_factory=LimitsSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 

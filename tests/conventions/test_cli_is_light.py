@@ -54,6 +54,7 @@ def test_a_commands_help_imports_no_heavy_library(name: str) -> None:
 
 
 def test_the_libraries_that_are_looked_for_exist_under_these_names() -> None:
-    probe = "import hyprstream.bootstrap, sys; print(*{n.partition('.')[0] for n in sys.modules})"
+    modules = "hyprstream.engine.llamacpp, hyprstream.server.app, hyprstream.bootstrap"
+    probe = f"import {modules}, sys; print(*{{n.partition('.')[0] for n in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert {"fastapi", "llama_cpp", "numpy", "pydantic"} <= set(done.stdout.split())

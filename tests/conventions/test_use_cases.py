@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 import hyprstream.services
-from hyprstream.core.errors import Denied
+from hyprstream.core.errors import Denied, NotFound
 from hyprstream.core.principal import ANONYMOUS, Action, Principal, Resource
 
 UseCase = Callable[..., Any]
@@ -20,8 +20,15 @@ UseCase = Callable[..., Any]
 class Refusal:
     """A policy that says no."""
 
+    def __init__(self) -> None:
+        self.is_asked = False
+
     def require(self, principal: Principal, action: Action, resource: Resource) -> NoReturn:
+        self.is_asked = True
         raise Denied(f"{principal} may not {action} {resource}")
+
+    def allows(self, principal: Principal, action: Action, resource: Resource) -> bool:
+        return False
 
 
 class Untouchable:
@@ -34,7 +41,7 @@ class Untouchable:
 class Request:
     """An argument whose values are read freely: the policy is asked about them."""
 
-    full = "some:model"
+    name, ref, full = "some", "model", "some:model"
 
     @property
     def model(self) -> "Request":
@@ -50,7 +57,8 @@ def _use_cases() -> Iterator[tuple[type, str]]:
     """Every public method of a service whose caller is a principal."""
     for module in modules():
         for cls in vars(module).values():
-            if inspect.isclass(cls) and cls.__module__ == module.__name__:
+            is_service = inspect.isclass(cls) and cls.__name__.endswith("Service")
+            if is_service and cls.__module__ == module.__name__:
                 for name, method in inspect.getmembers(cls, inspect.isfunction):
                     takes = list(inspect.signature(method).parameters)
                     if not name.startswith("_") and "principal" in takes:
@@ -60,10 +68,10 @@ def _use_cases() -> Iterator[tuple[type, str]]:
 USE_CASES = list(_use_cases())
 
 
-def service(cls: type) -> Any:
+def service(cls: type, policy: Refusal) -> Any:
     """A service of which only the policy works."""
     parts = {
-        name: Refusal() if name == "policy" else Untouchable()
+        name: policy if name == "policy" else Untouchable()
         for name in list(inspect.signature(cls).parameters)
     }
     return cls(**parts)
@@ -80,15 +88,18 @@ def test_there_are_use_cases_to_look_at() -> None:
 
 @pytest.mark.parametrize(("cls", "name"), USE_CASES)
 async def test_every_use_case_asks_the_policy_before_anything_else(cls: type, name: str) -> None:
-    method = getattr(service(cls), name)
+    policy = Refusal()
+    method = getattr(service(cls, policy), name)
     arguments = [Request() for p in inspect.signature(method).parameters if p != "principal"]
-    with pytest.raises(Denied):
+    # What somebody may not see is not there.
+    with pytest.raises((Denied, NotFound)):
         result = method(ANONYMOUS, *arguments)
         if isinstance(result, AbstractAsyncContextManager):
             async with result:
                 pass
         elif inspect.isawaitable(result):
             await result
+    assert policy.is_asked
 
 
 @pytest.mark.parametrize(("cls", "name"), USE_CASES)

@@ -47,13 +47,32 @@ def stop_server(server: Server) -> int:
 
 
 @pytest.fixture(scope="session")
-def models_dir(smollm2_path: Path) -> Path:
-    """The store that holds smollm2."""
-    return smollm2_path.parents[2]
+def models_dir(smollm2_models_dir: Path) -> Path:
+    """The registry that holds smollm2."""
+    return smollm2_models_dir
 
 
 @pytest.fixture(scope="session")
-def server(models_dir: Path) -> Iterator[Server]:
-    server = start_server(models_dir, "--model", "smollm2")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory whose policy lets the users of this machine do everything."""
+    directory = tmp_path_factory.mktemp("data")
+    subprocess.run(
+        [HYPRSTREAM, "policy", "apply-template", "local"],
+        env={**os.environ, "HYPRSTREAM_DATA_DIR": str(directory)},
+        check=True,
+        capture_output=True,
+    )
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def allowed(home: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of these tests is run by somebody who may do everything."""
+    monkeypatch.setenv("HYPRSTREAM_DATA_DIR", str(data_dir))
+
+
+@pytest.fixture(scope="session")
+def server(models_dir: Path, data_dir: Path) -> Iterator[Server]:
+    server = start_server(models_dir, "--model", "smollm2", HYPRSTREAM_DATA_DIR=str(data_dir))
     yield server
     assert stop_server(server) == 0

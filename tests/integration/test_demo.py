@@ -14,14 +14,13 @@ DEMO = [sys.executable, "-m", "hyprstream.cli.main", "demo"]
 
 
 @pytest.fixture
-def environment(smollm2_path: Path) -> dict[str, str]:
-    """A store that has the model already, and a free port."""
-    store = smollm2_path.parent.parent.parent
+def environment(smollm2_models_dir: Path) -> dict[str, str]:
+    """A registry that has the model already, and a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     return {
         **os.environ,
-        "HYPRSTREAM_MODELS_DIR": str(store),
+        "HYPRSTREAM_MODELS_DIR": str(smollm2_models_dir),
         "HYPRSTREAM_SERVER_PORT": str(port),
         "HYPRSTREAM_ENGINE_N_CTX": "256",
     }

@@ -33,7 +33,7 @@ def test_the_chat_answers_each_line(server: Server) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_curl_lists_the_models_and_gets_one_answer_in_both_ways(server: Server) -> None:
     models, answer, *stream = run("sh", EXAMPLES / "curl.sh", server.url).splitlines()
-    assert "smollm2" in [model["id"] for model in json.loads(models)["data"]]
+    assert "smollm2:main" in [model["id"] for model in json.loads(models)["data"]]
     text = json.loads(answer)["choices"][0]["message"]["content"]
     assert "Paris" in text
     *events, end = [line.removeprefix("data: ") for line in stream if line]

@@ -49,7 +49,8 @@ def text(chunks: list[ChatCompletionChunk], index: int = 0) -> str:
 
 
 def test_the_model_is_listed_and_described(client: OpenAI) -> None:
-    assert MODEL in [model.id for model in client.models.list()]
+    assert f"{MODEL}:main" in [model.id for model in client.models.list()]
+    assert client.models.retrieve(f"{MODEL}:main") == client.models.retrieve(MODEL)
     assert client.models.retrieve(MODEL).object == "model"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("no-such-model")

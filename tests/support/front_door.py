@@ -3,25 +3,29 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import httpx
 from openai import AsyncOpenAI
 from starlette.types import ASGIApp
 
-from hyprstream.core.errors import NotFound
+from hyprstream.core.errors import NotFound, Unauthenticated
 from hyprstream.core.models import ModelFacts, StoredModel
 from hyprstream.core.ports import EngineClient
+from hyprstream.core.principal import Principal
 from hyprstream.core.refs import ModelRef
-from hyprstream.policy.policy import KeyPolicy
+from hyprstream.policy.policy import CasbinPolicy
 from hyprstream.server.app import create_app
 from hyprstream.server.options import ServerOptions
 from hyprstream.server.run import Server
-from hyprstream.services.access import Access
+from hyprstream.services.access import Access, TokenIdentifier
 from hyprstream.services.chat import ChatService
+from hyprstream.services.limits import Limits, LimitValues
 from hyprstream.services.models import ModelService
 from hyprstream.services.pool import EnginePool
 from hyprstream.services.prompt import PromptRenderer
 from hyprstream.services.services import Services
+from support.memory_history import MemoryHistory
 
 SOON = 20.0
 """Seconds within which what must happen promptly has happened, on a slow machine too."""
@@ -30,8 +34,37 @@ MODELS = ("fake", "other:lora/medical")
 HELLO = {"model": "fake", "messages": [{"role": "user", "content": "Hello"}]}
 
 
+EVERYBODY_MAY = "p, *, *, *, *, allow\n"
+
+
+class NoTokens:
+    """Nobody was ever issued a token."""
+
+    def identify(self, token: str) -> Principal:
+        raise Unauthenticated("there are no tokens")
+
+
+@dataclass(frozen=True)
+class FakeEntry:
+    """How a model that exists by name only would lie on disk."""
+
+    ref: ModelRef
+    driver: str = "hardlink"
+    shared_bytes: int = 2_300_000_000
+    created: int = 1700000000
+
+
 class FakeStore:
     """Two models that exist by name only."""
+
+    def entries(self) -> list[FakeEntry]:
+        return [FakeEntry(ModelRef.parse(name)) for name in MODELS]
+
+    def canonical(self, ref: ModelRef) -> ModelRef:
+        return self.resolve(ref).ref
+
+    def branches_of(self, ref: ModelRef) -> tuple[ModelRef, ...]:
+        return (self.resolve(ref).ref,)
 
     def list(self) -> list[StoredModel]:
         return [_stored(name) for name in MODELS]
@@ -49,13 +82,16 @@ def _stored(name: str) -> StoredModel:
     )
 
 
-def services_around(engine: EngineClient, *, api_key: str | None = None) -> Services:
-    """The use cases, with `engine` for every stored model."""
-    store, policy, prompts = (
-        FakeStore(),
-        KeyPolicy(key_required=api_key is not None),
-        PromptRenderer(),
-    )
+def services_around(
+    engine: EngineClient,
+    *,
+    api_key: str | None = None,
+    rules: str = EVERYBODY_MAY,
+    tokens: TokenIdentifier | None = None,
+) -> Services:
+    """The use cases, with `engine` for every stored model, under a policy of these rules."""
+    store, prompts = FakeStore(), PromptRenderer()
+    policy = CasbinPolicy(MemoryHistory(rules), owner="local:owner")
 
     def load(ref: ModelRef) -> EngineClient:
         store.resolve(ref)
@@ -63,8 +99,10 @@ def services_around(engine: EngineClient, *, api_key: str | None = None) -> Serv
 
     pool = EnginePool(load, capacity=2)
     return Services(
-        access=Access(api_key),
-        chat=ChatService(policy, pool, prompts),
+        access=Access(
+            tokens or NoTokens(), policy, api_key=api_key, api_key_subject="token:api-key"
+        ),
+        chat=ChatService(policy, store, pool, prompts, Limits(LimitValues(), max_queue=8)),
         models=ModelService(policy, store, pool),
         pool=pool,
         prompts=prompts,
@@ -76,11 +114,13 @@ async def serving(
     engine: EngineClient,
     *,
     api_key: str | None = None,
+    rules: str = EVERYBODY_MAY,
+    tokens: TokenIdentifier | None = None,
     grace_seconds: float = 5.0,
     **options: object,
 ) -> AsyncGenerator[str]:
     """A block during which the server answers at the URL."""
-    async with application(engine, api_key=api_key, **options) as app:
+    async with application(engine, api_key=api_key, rules=rules, tokens=tokens, **options) as app:
         server = Server(app, "127.0.0.1", 0, grace_seconds=grace_seconds)
         async with server.running():
             yield server.url
@@ -88,10 +128,15 @@ async def serving(
 
 @asynccontextmanager
 async def application(
-    engine: EngineClient, *, api_key: str | None = None, **options: object
+    engine: EngineClient,
+    *,
+    api_key: str | None = None,
+    rules: str = EVERYBODY_MAY,
+    tokens: TokenIdentifier | None = None,
+    **options: object,
 ) -> AsyncGenerator[ASGIApp]:
     """The application without a server."""
-    services = services_around(engine, api_key=api_key)
+    services = services_around(engine, api_key=api_key, rules=rules, tokens=tokens)
     defaults = {"is_loopback": True, "max_body_bytes": 100_000, "generation_timeout": SOON}
     yield create_app(services, ServerOptions(**defaults | options))  # type: ignore[arg-type]
     await services.aclose()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hyprstream.bench.results import Report, Result
     from hyprstream.bench.servers import Launcher
 
-SCENARIOS = ("throughput", "overhead", "longprompt", "cancel", "overload")
+SCENARIOS = ("throughput", "overhead", "longprompt", "cancel", "overload", "policy")
 WIDTH = 140
 
 
@@ -207,12 +207,15 @@ def _stored(model: str | None) -> tuple[str, Path, Path]:
     Raises:
         NotFound: it is not in the store.
     """
-    from hyprstream.bootstrap import open_store
+    from hyprstream.bootstrap import open_registry
+    from hyprstream.core.principal import os_principal
     from hyprstream.core.refs import ModelRef
     from hyprstream.settings import load
 
     settings = load().settings
-    stored = open_store(settings).resolve(ModelRef.parse(model or settings.models.default))
+    with open_registry(settings) as tools:
+        ref = ModelRef.parse(model or settings.models.default)
+        stored = tools.registry.show(os_principal(), ref)
     return str(stored.ref), settings.models.dir, Path(stored.path)
 
 

@@ -120,7 +120,18 @@ class Hyprstream:
     @asynccontextmanager
     async def launch(self, shape: Shape) -> AsyncGenerator[Target]:
         port = free_port()
+        command = [sys.executable, "-c", "from hyprstream.cli.main import main; main()"]
+        with tempfile.TemporaryDirectory(prefix="hyprstream-bench-") as data:
+            environment = self._environment(shape, port, data)
+            # The server measured has a policy to ask, as one in use has; this one allows whoever runs the bench.
+            await _run([*command, "policy", "apply-template", "local"], environment)
+            command += ["server", "--model", self.model, "--log-level", "warning"]
+            async with _process(self.name, command, environment, port) as target:
+                yield target
+
+    def _environment(self, shape: Shape, port: int, data: str) -> dict[str, str]:
         values: dict[str, object] = {
+            "data.dir": data,
             "models.dir": self.models_dir,
             "server.port": port,
             "engine.n_slots": shape.n_slots,
@@ -132,11 +143,7 @@ class Hyprstream:
         names = variables()
         environment = {name: v for name, v in os.environ.items() if not name.startswith(PREFIX)}
         environment |= {names[key]: str(value) for key, value in values.items()}
-        environment[CONFIG_VARIABLE] = os.devnull
-        command = [sys.executable, "-c", "from hyprstream.cli.main import main; main()"]
-        command += ["server", "--model", self.model, "--log-level", "warning"]
-        async with _process(self.name, command, environment, port) as target:
-            yield target
+        return environment | {CONFIG_VARIABLE: os.devnull}
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +235,24 @@ async def _process(
             raise
         finally:
             await _stop(process)
+
+
+async def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """A command that ends by itself.
+
+    Raises:
+        BackendError: it failed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    if process.returncode:
+        raise BackendError(f"{command[-3]} {command[-2]}: {said.decode(errors='replace').strip()}")
 
 
 async def _until_ready(endpoint: Endpoint, process: asyncio.subprocess.Process) -> None:

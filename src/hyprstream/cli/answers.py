@@ -1,8 +1,6 @@
 """Where answers come from: the engine in this process, or a server's OpenAI API. Knows both; knows no terminal."""
 
-import getpass
 import json
-import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
@@ -28,7 +26,7 @@ from hyprstream.core.errors import (
     Unavailable,
 )
 from hyprstream.core.generation import FinishReason, Timings, Usage
-from hyprstream.core.principal import Principal
+from hyprstream.core.principal import os_principal
 from hyprstream.core.refs import ModelRef
 
 if TYPE_CHECKING:
@@ -59,15 +57,6 @@ SILENCE_SECONDS = 600.0
 """Longest time without a byte from a server."""
 
 
-def local_user() -> Principal:
-    """The shell's user."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        name = str(os.getuid())
-    return Principal(f"local:{name}")
-
-
 @asynccontextmanager
 async def local(settings: "Settings", ref: ModelRef, files: list[Path]) -> AsyncGenerator[Ask]:
     """Answers of the model `ref`, loaded into this process; `files` are GGUF files to offer beside the stored models."""
@@ -75,7 +64,7 @@ async def local(settings: "Settings", ref: ModelRef, files: list[Path]) -> Async
 
     async with open_services(settings, extra=files) as services:
         await services.pool.load(ref)
-        yield partial(services.chat.chat, local_user())
+        yield partial(services.chat.chat, os_principal())
 
 
 @asynccontextmanager

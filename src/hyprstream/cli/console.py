@@ -15,12 +15,14 @@ from typing import TextIO, cast
 from hyprstream.core.errors import (
     BackendError,
     Conflict,
+    Corrupt,
     DeadlineExceeded,
     Denied,
     HyprstreamError,
     Invalid,
     NotFound,
     QueueFull,
+    RateLimited,
     SourceError,
     TooLarge,
     Unauthenticated,
@@ -37,9 +39,11 @@ EXIT_CODES: dict[type[HyprstreamError], int] = {
     Conflict: FAILURE,
     TooLarge: USAGE,
     QueueFull: BUSY,
+    RateLimited: BUSY,
     Unavailable: BUSY,
     DeadlineExceeded: FAILURE,
     SourceError: FAILURE,
+    Corrupt: FAILURE,
     BackendError: FAILURE,
 }
 """What the shell is told. A class that is not listed has its nearest ancestor's code."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyprstream.cli import answers, console, options
+from hyprstream.cli import answers, console, first_run, options
 from hyprstream.cli.chat import Conversation, converse
 from hyprstream.core.chat import ChatRequest, Message
 from hyprstream.core.errors import BackendError, Unavailable
@@ -45,6 +45,7 @@ def demo(
     ref = ModelRef.parse(model or settings.models.default)
     # The likeliest answer: a first impression should not be left to chance.
     params = GenerationParams(SamplingParams(temperature=0), max_tokens=settings.engine.n_ctx // 4)
+    first_run.allow_local_users(settings)
     _pull(ref)
     with _ended_by_signals(), _server(settings.server, ref) as url:
         console.say(f"\n> {prompt}\n")

@@ -1,9 +1,10 @@
 """Arguments that several commands share, and what they become. Knows Typer and core values; knows no engine."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,17 +12,20 @@ from hyprstream.core.errors import HyprstreamError, Invalid, NotFound
 from hyprstream.core.generation import GenerationParams, SamplingParams
 from hyprstream.core.refs import ModelRef
 
+if TYPE_CHECKING:
+    from hyprstream.services.registry import RegistryTools
+
 SAMPLING = SamplingParams()
 
 
 def complete_model(incomplete: str) -> Iterable[str]:
     """Names of stored models, for the shell. An error must not reach the user's prompt: then there are no names."""
     # Not by way of bootstrap, which loads llama.cpp: the shell waits for this.
-    from hyprstream.registry.store import ModelStore
+    from hyprstream.registry.registry import Registry
     from hyprstream.settings import load
 
     try:
-        names = [str(model.ref) for model in ModelStore(load().settings.models.dir).list()]
+        names = [str(model.ref) for model in Registry(load().settings.models.dir).list()]
     except (HyprstreamError, OSError):
         return []
     return [name for name in names if name.startswith(incomplete)]
@@ -35,6 +39,19 @@ Model = Annotated[
         autocompletion=complete_model,
     ),
 ]
+Name = Annotated[
+    str, typer.Argument(metavar="MODEL", help="name or UUID", autocompletion=complete_model)
+]
+Ref = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL[:REF]",
+        help="name, name:branch, name:tag, name:commit, a UUID, or name@sha256:DIGEST.",
+        autocompletion=complete_model,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Prompt = Annotated[
     str | None,
     typer.Option("--prompt", "-p", metavar="TEXT", help="What to ask; without it, standard input."),
@@ -142,3 +159,31 @@ def stdin_lines() -> Iterator[str]:
         yield from sys.stdin
     except UnicodeDecodeError as error:
         raise Invalid(f"standard input is not UTF-8: {error}", param="prompt") from None
+
+
+@contextmanager
+def open_tools() -> Generator["RegistryTools"]:
+    """The use cases about stored models, with this user's settings."""
+    from hyprstream.bootstrap import open_registry
+    from hyprstream.settings import load
+
+    with open_registry(load().settings) as tools:
+        yield tools
+
+
+def is_interactive() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(question: str, is_answered: bool, what: str, way: str) -> None:
+    """Return if the person says yes, or has said so already.
+
+    Raises:
+        Invalid: there is nobody to ask.
+    """
+    if is_answered:
+        return
+    if not is_interactive():
+        raise Invalid(f"removing {what} needs a yes", hint=way)
+    typer.confirm(question, abort=True, err=True)

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from hyprstream.cli import answers, console, options
+from hyprstream.cli import console, first_run, options
 from hyprstream.cli.infer import Answer, collect, tokens_per_second
 from hyprstream.cli.options import SAMPLING
 from hyprstream.core.chat import CompletionRequest
+from hyprstream.core.principal import os_principal
 
 
 def quick_start(
@@ -39,6 +40,7 @@ def quick_start(
     from hyprstream.settings import load
 
     settings = load().settings
+    first_run.allow_local_users(settings)
     ref, files = options.resolve(
         str(model_path) if model_path else model or settings.models.default
     )
@@ -51,7 +53,7 @@ def quick_start(
             with console.busy(f"loading {ref}"):
                 services = await stack.enter_async_context(open_services(settings, extra=files))
                 request = CompletionRequest(ref, (prompt,), params)
-                stream = services.chat.complete(answers.local_user(), request)
+                stream = services.chat.complete(os_principal(), request)
                 events = await stack.enter_async_context(stream)
             console.show(prompt, end="")
             return await collect(events, is_shown=True)

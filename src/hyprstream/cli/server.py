@@ -28,7 +28,21 @@ def server(
         int | None, typer.Option("--port", help="TCP port; 0 takes a free one.")
     ] = None,
     insecure: Annotated[
-        bool | None, typer.Option("--insecure", help="Let other machines in without an API key.")
+        bool | None,
+        typer.Option("--insecure", help="Let other machines in with neither key nor TLS."),
+    ] = None,
+    tls_cert: Annotated[
+        str | None,
+        typer.Option("--tls-cert", metavar="FILE", help="PEM certificates: serve https."),
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option("--tls-key", metavar="FILE", help="PEM key of the certificate.")
+    ] = None,
+    tls_client_ca: Annotated[
+        str | None,
+        typer.Option(
+            "--tls-client-ca", metavar="FILE", help="PEM authorities whose clients are let in."
+        ),
     ] = None,
     n_ctx: Annotated[
         int | None, typer.Option("--n-ctx", help="Context window of one request, in tokens.")
@@ -57,6 +71,9 @@ def server(
         "server.host": host,
         "server.port": port,
         "server.insecure": insecure,
+        "server.tls_cert": tls_cert,
+        "server.tls_key": tls_key,
+        "server.tls_client_ca": tls_client_ca,
         "engine.n_ctx": n_ctx,
         "engine.n_slots": n_slots,
         "engine.n_threads": n_threads,
@@ -71,13 +88,14 @@ def refuse_exposure(server: "ServerSettings") -> None:
     """Nobody opens a port to other machines without a key by accident.
 
     Raises:
-        Invalid: the address is not a loopback one, there is no API key, and `insecure` is not set.
+        Invalid: the address is not a loopback one, there is no API key and no TLS, and `insecure` is not set.
     """
-    if server.api_key is None and not server.insecure and not server.is_loopback:
+    is_guarded = server.api_key is not None or server.tls_cert is not None
+    if not is_guarded and not server.insecure and not server.is_loopback:
         raise Invalid(
-            f"{server.host} can be reached from other machines, and no API key is set",
+            f"{server.host} can be reached from other machines, and there is neither an API key nor TLS",
             param="server.host",
-            hint="set HYPRSTREAM_API_KEY, or say --insecure",
+            hint="set HYPRSTREAM_API_KEY, or --tls-cert and --tls-key, or say --insecure",
         )
 
 

@@ -74,6 +74,8 @@ class GenerationJob:
     prompts: tuple[str | tuple[int, ...], ...]
     """Text to encode (special tokens are recognised, BOS is added once), or token ids taken as they are."""
     params: GenerationParams = field(default_factory=GenerationParams)
+    owner: str = ""
+    """Who it is computed for; an engine that is busy serves owners in turn."""
 
 
 @dataclass(frozen=True, slots=True)

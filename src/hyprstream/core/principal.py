@@ -1,6 +1,7 @@
 """Who asks, to do what, on what. Values only; `policy` decides and `services` ask it."""
 
-import getpass
+import os
+import pwd
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -136,4 +137,12 @@ ANONYMOUS = Principal("anonymous")
 
 def os_principal() -> Principal:
     """The user who runs this process, at the command line."""
-    return Principal(f"local:{getpass.getuser()}", Door.CLI)
+    return Principal(local_subject(os.getuid()), Door.CLI)
+
+
+def local_subject(uid: int) -> str:
+    """A user of this machine as the policy names it: by name, or by number where there is none, as in a container."""
+    try:
+        return f"local:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"local:{uid}"

@@ -2,7 +2,7 @@
 
     reference := (name | uuid) [":" version] | (name | uuid) "@sha256:" digest
 
-A version is a branch (which may hold `/`), a tag or a commit of at least seven hexadecimal digits; without one it is `main`.
+A version is a branch (which may hold `/`), a tag or a commit of at least six hexadecimal digits; without one it is `main`.
 """
 
 import re
@@ -19,7 +19,7 @@ _DEVICES = frozenset({"con", "prn", "aux", "nul"})
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
-_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_COMMIT = re.compile(r"[0-9a-f]{6,40}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

@@ -34,7 +34,6 @@ from hyprstream.core.generation import (
     EngineStats,
     FinishReason,
     GenerationJob,
-    GenerationParams,
     Timings,
     TokenEvent,
     Usage,
@@ -130,7 +129,7 @@ class EngineLoop:
         open_job = _Job(time.perf_counter())
         try:
             for prompt in job.prompts:
-                self._fill(open_job, await self._encode(prompt), job.params)
+                self._fill(open_job, await self._encode(prompt), job)
             self._mail.put(_Submit(open_job))
             async with contextlib.aclosing(_read(open_job)) as events:
                 yield events
@@ -214,7 +213,8 @@ class EngineLoop:
                     param="prompt",
                 )
 
-    def _fill(self, job: _Job, prompt: list[int], params: GenerationParams) -> None:
+    def _fill(self, job: _Job, prompt: list[int], asked: GenerationJob) -> None:
+        params = asked.params
         room = self.info.n_ctx - len(prompt)
         seed = params.sampling.seed
         first_seed = random.getrandbits(64) if seed is None else seed
@@ -225,7 +225,8 @@ class EngineLoop:
                 params,
                 max_tokens=min(params.max_tokens or room, room),
                 seed=sampler_seed(first_seed, choice),
-                owner=f"job:{id(job):x}:{job.submitted}",
+                job=f"{id(job):x}:{job.submitted}",
+                owner=asked.owner,
                 leader=leader,
             )
             leader = leader or sequence

@@ -5,7 +5,7 @@ is as long as the round's decoding allows: a prompt that arrives never makes man
 what they waited before, and gets two thirds of the machine meanwhile.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 from hyprstream.core.generation import FinishReason
@@ -34,7 +34,11 @@ GRAIN = 4
 
 
 class Scheduler:
-    """Sequences wait in order of arrival, run while they hold a slot, and leave when they are finished or removed."""
+    """Sequences wait, run while they hold a slot, and leave when they are finished or removed.
+
+    Owners are given slots in turn, each for its oldest sequence: however many one of them has waiting, another's next one
+    lets at most one of those by.
+    """
 
     def __init__(self, slots: Slots, costs: CostModel, *, n_batch: int, n_ctx: int) -> None:
         self.slots = slots
@@ -42,6 +46,9 @@ class Scheduler:
         self._n_batch = n_batch
         self._n_ctx = n_ctx
         self.waiting: deque[Sequence] = deque()
+        """In order of arrival."""
+        self._turns: OrderedDict[str, None] = OrderedDict()
+        """The owners of those that wait; the first is served next."""
         self.running: list[Sequence] = []
         self._round: deque[list[Sequence]] = deque()
         self._round_ms = 0.0
@@ -57,6 +64,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
         self.waiting.append(sequence)
+        self._turns.setdefault(sequence.owner)
 
     def remove(self, sequence: Sequence) -> None:
         """Drop a sequence wherever it is; its slot is free at once."""
@@ -69,11 +77,10 @@ class Scheduler:
         self._forget(sequence)
 
     def admit(self) -> Iterator[tuple[Sequence, Lease]]:
-        """Lease slots to waiting sequences, oldest first. The caller sets `slot` and `n_computed` before it goes on."""
-        for sequence in [s for s in self.waiting if s.is_ready]:
-            if not self.slots.has_free:
-                return
-            self.waiting.remove(sequence)
+        """Lease slots to waiting sequences. The caller sets `slot` and `n_computed` before it goes on."""
+        while self.slots.has_free and (sequence := self._next()) is not None:
+            self._turns.move_to_end(sequence.owner)
+            self._unqueue(sequence)
             lease = self.slots.lease(sequence)
             sequence.slot = lease.slot
             self.running.append(sequence)
@@ -136,6 +143,7 @@ class Scheduler:
             assert not sequence.is_over, "a finished sequence runs no more"
             assert sequence.n_pending > 0, "a running sequence has something to compute"
             assert sequence.n_tokens <= self._n_ctx, "no sequence outgrows its slot"
+        assert set(self._turns) == {s.owner for s in self.waiting}, "who waits has a turn"
         for group in self._round:
             assert all(s in self.running for s in group), "a round holds running sequences only"
 
@@ -155,7 +163,20 @@ class Scheduler:
                 g for group in self._round if (g := [s for s in group if s is not sequence])
             )
         elif sequence in self.waiting:
-            self.waiting.remove(sequence)
+            self._unqueue(sequence)
+
+    def _next(self) -> Sequence | None:
+        """The oldest that is ready, of the owner whose turn it is."""
+        oldest: dict[str, Sequence] = {}
+        for sequence in self.waiting:
+            if sequence.owner not in oldest and sequence.is_ready:
+                oldest[sequence.owner] = sequence
+        return next((oldest[owner] for owner in self._turns if owner in oldest), None)
+
+    def _unqueue(self, sequence: Sequence) -> None:
+        self.waiting.remove(sequence)
+        if all(other.owner != sequence.owner for other in self.waiting):
+            del self._turns[sequence.owner]
 
     def _prefill(self, prefilling: list[Sequence], *, shares: bool) -> Batch:
         ms = MAX_PREFILL_MS

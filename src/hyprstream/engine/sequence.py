@@ -22,8 +22,10 @@ class Sequence:
     params: GenerationParams
     max_tokens: int
     seed: int
-    owner: str
-    """Sequences share computed prefixes only with those of the same owner."""
+    job: str
+    """Sequences share computed prefixes only with those of the same job."""
+    owner: str = ""
+    """Who it is computed for; owners are given slots in turn."""
     leader: "Sequence | None" = None
     """The sequence with the same prompt that computes it; this one waits for that."""
     tokens: list[int] = field(init=False)

@@ -1,4 +1,4 @@
-"""Which slot holds what, and for whom. Knows token ids and owners; calls no backend."""
+"""Which slot holds what, and for which job. Knows token ids and jobs; calls no backend."""
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from hyprstream.engine.sequence import Sequence
 @dataclass(slots=True)
 class _Slot:
     holder: Sequence | None = None
-    owner: str | None = None
+    job: str | None = None
     tokens: list[int] = field(default_factory=list[int])
     """What it still holds after its holder has gone."""
 
@@ -45,7 +45,7 @@ class Slots:
         return self.n_busy < len(self._slots)
 
     def lease(self, sequence: Sequence) -> Lease:
-        """Give a free slot to `sequence`, reusing the longest computed prefix of the same owner.
+        """Give a free slot to `sequence`, reusing the longest computed prefix of the same job.
 
         The last prompt token is never reused: computing it gives the logits of the first token.
         """
@@ -55,11 +55,11 @@ class Slots:
         else:
             slot = next(i for i, slot in enumerate(self._slots) if slot.holder is None)
         lease = Lease(slot, source if n_reused else slot, n_reused)
-        self._slots[slot] = _Slot(sequence, sequence.owner)
+        self._slots[slot] = _Slot(sequence, sequence.job)
         return lease
 
     def release(self, sequence: Sequence) -> None:
-        """Take the slot of `sequence` back; what it holds may be reused by the same owner."""
+        """Take the slot of `sequence` back; what it holds may be reused by the same job."""
         assert sequence.slot is not None, "only a sequence that holds a slot gives one back"
         slot = self._slots[sequence.slot]
         assert slot.holder is sequence, "a slot has one holder"
@@ -76,7 +76,7 @@ class Slots:
     def _longest_prefix(self, sequence: Sequence) -> tuple[int, int]:
         best, n_best = 0, 0
         for i, slot in enumerate(self._slots):
-            if slot.owner == sequence.owner:
+            if slot.job == sequence.job:
                 n = common_prefix(slot.contents, sequence.prompt)
                 if n > n_best:
                     best, n_best = i, n

@@ -16,6 +16,7 @@ from hyprstream.core.errors import (
     BackendError,
     Conflict,
     ContextOverflow,
+    Corrupt,
     DeadlineExceeded,
     Denied,
     HyprstreamError,
@@ -23,6 +24,7 @@ from hyprstream.core.errors import (
     InvalidModelFile,
     NotFound,
     QueueFull,
+    RateLimited,
     SourceError,
     TooLarge,
     Unauthenticated,
@@ -64,7 +66,9 @@ SHAPES: Mapping[type[HyprstreamError], Shape] = MappingProxyType(
         TooLarge: Shape(413, "invalid_request_error", "request_too_large"),
         UnsupportedEncoding: Shape(415, "invalid_request_error", "unsupported_media_type"),
         QueueFull: Shape(429, "rate_limit_error", "queue_full"),
+        RateLimited: Shape(429, "rate_limit_error", "rate_limit_exceeded"),
         BackendError: Shape(500, "server_error", "engine_failed"),
+        Corrupt: Shape(500, "server_error", "data_damaged"),
         SourceError: Shape(502, "server_error", "source_unreachable"),
         Unavailable: Shape(503, "unavailable_error", "unavailable"),
         DeadlineExceeded: Shape(504, "timeout_error", "deadline_exceeded"),
@@ -136,7 +140,7 @@ def _code(error: Exception, shape: Shape) -> str | None:
 
 def _headers(error: Exception) -> dict[str, str]:
     match error:
-        case QueueFull() | Unavailable():
+        case QueueFull() | RateLimited() | Unavailable():
             return {"retry-after": str(error.retry_after)}
         case Unauthenticated():
             return {"www-authenticate": "Bearer"}

@@ -17,6 +17,9 @@ from hyprstream.server.errors import CLIENT_GONE, BodyTooSlow, UnsupportedEncodi
 LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and thrown away, so that its sender lives to read the refusal."""
 
+POLICY_VIOLATION = 1008
+"""The status a WebSocket is closed with that may not be opened (RFC 6455, section 7.4.1)."""
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9_, -]{1,1000}")
 _MAX_LOGGED_PATH = 200
@@ -82,17 +85,22 @@ class AccessLog:
 
 
 class Gate:
-    """Lets a request pass if `check` returns; what it raises is the answer, and nothing behind the gate sees the request."""
+    """Lets a request pass if `check` returns; what it raises is the answer, and nothing behind the gate sees the request.
+
+    A WebSocket is a request too, and one that any page may open: it is refused before it is accepted, which is a 403.
+    """
 
     def __init__(self, app: ASGIApp, check: Callable[[Scope], None]) -> None:
         self._app = app
         self._check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             try:
                 self._check(scope)
             except HyprstreamError as error:
+                if scope["type"] == "websocket":
+                    return await send({"type": "websocket.close", "code": POLICY_VIOLATION})
                 return await error_response(error, scope)(scope, receive, send)
         await self._app(scope, receive, send)
 

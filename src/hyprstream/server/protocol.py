@@ -10,6 +10,8 @@ from uuid import uuid4
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from hyprstream.server.peer import STATE, Connection
+
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 30.0
 
@@ -27,6 +29,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._connection = Connection(transport)
         self._head_timer = self.loop.call_later(HEAD_SECONDS, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -44,6 +47,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope.setdefault("state", {})[STATE] = self._connection
         self._n_head_bytes = 0
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)

@@ -1,11 +1,13 @@
-"""Listens and stops. Knows uvicorn, sockets and signals; knows nothing of what is served."""
+"""Listens and stops. Knows uvicorn, sockets, TLS and signals; knows nothing of what is served."""
 
 import asyncio
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -14,6 +16,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from hyprstream.server.protocol import BoundedHttpProtocol
+from hyprstream.server.tls import tls_context
 
 KEEP_ALIVE_SECONDS = 75
 BACKLOG = 1024
@@ -36,17 +39,23 @@ async def serve(
     *,
     grace_seconds: float,
     on_started: Callable[[str], None],
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    tls_client_ca: Path | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then give running answers `grace_seconds`; a second signal cuts them off at once.
 
     Args:
         port: 0 takes a free one.
         on_started: called with the URL once connections are accepted.
+        tls_cert, tls_key, tls_client_ca: PEM files, as for `tls_context`; without them the server speaks plain HTTP.
 
     Raises:
         OSError: the address cannot be bound.
+        Invalid: one of the files cannot be used.
     """
-    server = Server(app, host, port, grace_seconds=grace_seconds)
+    tls = tls_context(tls_cert, tls_key, tls_client_ca)
+    server = Server(app, host, port, grace_seconds=grace_seconds, tls=tls)
     with _on_stop_signal(server.stop):
         async with server.running():
             on_started(server.url)
@@ -56,9 +65,17 @@ async def serve(
 class Server:
     """One listening socket and everything that is accepted from it."""
 
-    def __init__(self, app: ASGIApp, host: str, port: int, *, grace_seconds: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        *,
+        grace_seconds: float,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._listener = _bind(host, port)
-        self.url = _url(self._listener)
+        self.url = _url(self._listener, "http" if tls is None else "https")
         self._stopping = asyncio.Event()
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
@@ -74,6 +91,7 @@ class Server:
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=grace_seconds,  # pyright: ignore[reportArgumentType]
+                ssl_context_factory=None if tls is None else _always(tls),
             )
         )
 
@@ -149,6 +167,13 @@ def _on_stop_signal(stop: Callable[[], None]) -> Generator[None]:
             signal.signal(number, handler)
 
 
+def _always(tls: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:
+    def context(*_: object) -> ssl.SSLContext:
+        return tls
+
+    return context
+
+
 def _bind(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -163,6 +188,6 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,4 +1,4 @@
-"""Is the server there, and ready? Public: knows names of loaded models and nothing about anyone's requests."""
+"""Is the server there, and ready? Public: counts, and no names of models or anyone's requests."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -55,13 +55,12 @@ def status_routes(pool: EnginePool, preload: Preload, *, version: str) -> APIRou
         """503 until the configured models are loaded, 200 from then on."""
         if preload.missing is not None:
             return error_response(Unavailable(preload.missing), request.scope)
-        engines = pool.loaded
-        stats = [engine.stats() for engine in engines.values()]
+        stats = [engine.stats() for engine in pool.loaded.values()]
         return json_response(
             {
                 "status": "ok",
                 "version": version,
-                "models": [str(ref) for ref in engines],
+                "models": len(stats),
                 "slots": {
                     "total": sum(s.n_slots for s in stats),
                     "busy": sum(s.n_slots_busy for s in stats),

@@ -1,33 +1,91 @@
-"""Who holds this key? Knows the configured key; knows nothing of headers."""
+"""Who asks? Knows tokens, the one configured key and what a connection proves; knows nothing of headers."""
 
 import hmac
+from dataclasses import replace
+from hashlib import sha256
+from typing import Protocol
 
 from hyprstream.core.errors import Unauthenticated
-from hyprstream.core.principal import ANONYMOUS, Principal
+from hyprstream.core.principal import ANONYMOUS, Door, Principal
 
-KEY_HOLDER = Principal("token:api-key")
+TOKEN_PREFIX = "hypr_"
+
+
+class TokenIdentifier(Protocol):
+    """Knows the tokens that were issued."""
+
+    def identify(self, token: str) -> Principal:
+        """Whom a token stands for; Unauthenticated where it is not, or no longer, valid."""
+        ...
+
+
+class KeylessPolicy(Protocol):
+    """Knows whether somebody who shows no key may do anything at all."""
+
+    def has_rules_for(self, subject: str) -> bool:
+        """Whether any rule allows this subject, or one of its roles, anything."""
+        ...
 
 
 class Access:
-    """Turns a presented key into a Principal."""
+    """Turns a presented key, or what the connection proves without one, into a Principal.
 
-    def __init__(self, api_key: str | None) -> None:
-        self._api_key = api_key.encode() if api_key else None
+    Args:
+        api_key: one key that is not a token. Where there is one, a request needs it or a token.
+        api_key_subject: who holds it.
+    """
 
-    def identify(self, key: str | None) -> Principal:
-        """The holder of `key`. Without a configured key everybody is anonymous, whatever dummy key they send.
+    def __init__(
+        self,
+        tokens: TokenIdentifier,
+        policy: KeylessPolicy,
+        *,
+        api_key: str | None,
+        api_key_subject: str,
+    ) -> None:
+        self._tokens = tokens
+        self._policy = policy
+        self._digest = _digest(api_key) if api_key else None
+        self._api_key_subject = api_key_subject
+
+    def identify(self, key: str | None, *, peer: str | None, door: Door) -> Principal:
+        """The holder of `key`. Without one, `peer` (`local:alice`, `peer:node-7`) if the connection proves it, else anonymous.
+
+        A key nobody issued, such as the dummy that clients insist on, counts as none where the policy allows the keyless
+        anything.
 
         Raises:
-            Unauthenticated: a key is configured and this is none, or another one.
+            Unauthenticated: the token is not valid; a key is configured and this is none, or another one; or the key is
+                nobody's and the keyless may do nothing.
         """
-        if self._api_key is None:
-            return ANONYMOUS
-        if key is None:
+        if key and key.startswith(TOKEN_PREFIX):
+            return _through(self._tokens.identify(key), door)
+        if self._digest is not None:
+            return Principal(self._holder(key, self._digest), door)
+        subject = peer or ANONYMOUS.subject
+        if key and not self._policy.has_rules_for(subject):
+            raise Unauthenticated(
+                "the API key is not valid", hint="send a token: hyprstream policy token create USER"
+            )
+        return Principal(subject, door)
+
+    def _holder(self, key: str | None, digest: bytes) -> str:
+        if not key:
             raise Unauthenticated(
                 "an API key is needed", hint="send it as `Authorization: Bearer KEY`"
             )
-        if not hmac.compare_digest(key.encode(), self._api_key):
+        # Of digests, as comparing the keys themselves would tell their length.
+        if not hmac.compare_digest(_digest(key), digest):
             raise Unauthenticated(
-                "the API key is not valid", hint="send the key set as HYPRSTREAM_API_KEY"
+                "the API key is not valid",
+                hint="send a token, or the key set as HYPRSTREAM_API_KEY",
             )
-        return KEY_HOLDER
+        return self._api_key_subject
+
+
+def _through(principal: Principal, door: Door) -> Principal:
+    return principal if principal.door is door else replace(principal, door=door)
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode()).digest()

@@ -1,5 +1,6 @@
 """The main path: a conversation or a raw prompt in, a stream of events out. Knows text; knows no tokens and no HTTP."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 
@@ -14,18 +15,31 @@ from hyprstream.core.chat import (
 )
 from hyprstream.core.generation import GenerationJob, Timings, TokenEvent, Usage
 from hyprstream.core.ports import EngineClient, Policy
-from hyprstream.core.principal import Action, Principal, model_resource
+from hyprstream.core.principal import Action, Principal
+from hyprstream.services.limits import Limits
 from hyprstream.services.pool import EnginePool
 from hyprstream.services.prompt import PromptRenderer
+from hyprstream.services.versions import VersionNames, Versions
+
+CHARACTERS_PER_TOKEN = 4
+"""Of text in most languages and vocabularies, roughly."""
 
 
 class ChatService:
     """Answers chat and completion requests on whichever engine serves their model."""
 
-    def __init__(self, policy: Policy, pool: EnginePool, prompts: PromptRenderer) -> None:
-        self._policy = policy
+    def __init__(
+        self,
+        policy: Policy,
+        names: VersionNames,
+        pool: EnginePool,
+        prompts: PromptRenderer,
+        limits: Limits,
+    ) -> None:
+        self._versions = Versions(policy, names)
         self._pool = pool
         self._prompts = prompts
+        self._limits = limits
 
     @asynccontextmanager
     async def chat(self, principal: Principal, request: ChatRequest) -> AsyncGenerator[ChatStream]:
@@ -36,14 +50,16 @@ class ChatService:
             NotFound: no such model.
             Invalid: the messages do not suit the model's template, or a parameter is out of range.
             ContextOverflow: the rendered prompt does not fit.
-            QueueFull, Unavailable: come back later.
+            RateLimited, QueueFull, Unavailable: come back later.
         """
-        self._policy.require(principal, Action.INFER, model_resource(request.model))
-        async with self._pool.lease(request.model) as engine:
-            engine.check_room()
-            prompt = await self._prompts.render(engine.info, request.messages)
-            async with _stream(engine, GenerationJob((prompt,), request.params)) as events:
-                yield events
+        ref = self._versions.require(principal, Action.INFER, request.model)
+        with self._limits.admit(principal):
+            async with self._pool.lease(ref) as engine:
+                engine.check_room()
+                prompt = await self._prompts.render(engine.info, request.messages)
+                job = GenerationJob((prompt,), request.params, principal.subject)
+                async with self._stream(principal, engine, job) as events:
+                    yield events
 
     @asynccontextmanager
     async def complete(
@@ -53,26 +69,69 @@ class ChatService:
 
         Raises the same errors as `chat`.
         """
-        self._policy.require(principal, Action.INFER, model_resource(request.model))
-        async with self._pool.lease(request.model) as engine:
-            engine.check_room()
-            async with _stream(engine, GenerationJob(request.prompts, request.params)) as events:
-                yield events
+        ref = self._versions.require(principal, Action.INFER, request.model)
+        with self._limits.admit(principal):
+            async with self._pool.lease(ref) as engine:
+                engine.check_room()
+                job = GenerationJob(request.prompts, request.params, principal.subject)
+                async with self._stream(principal, engine, job) as events:
+                    yield events
+
+    @asynccontextmanager
+    async def _stream(
+        self, principal: Principal, engine: EngineClient, job: GenerationJob
+    ) -> AsyncGenerator[ChatStream]:
+        async with engine.generate(job) as tokens:
+            meter = _Meter(job)
+            try:
+                async with aclosing(_events(tokens, meter)) as events:
+                    yield events
+            finally:
+                self._limits.charge(principal, meter.n_tokens)
 
 
-@asynccontextmanager
-async def _stream(engine: EngineClient, job: GenerationJob) -> AsyncGenerator[ChatStream]:
-    async with (
-        engine.generate(job) as tokens,
-        aclosing(_events(tokens, n=job.params.n)) as events,
-    ):
-        yield events
+class _Meter:
+    """What a request has used so far."""
+
+    def __init__(self, job: GenerationJob) -> None:
+        self._job = job
+        self._prompts: dict[int, Usage] = {}
+        self._n_generated: Counter[int] = Counter()
+        """By choice."""
+        self.slowest = Timings()
+
+    def count(self, event: TokenEvent) -> None:
+        """Take a token, or the end of a choice, into account."""
+        self._n_generated[event.index] += 1
+        if event.usage is not None and event.timings is not None:
+            prompt = event.index // self._job.params.n
+            self._prompts[prompt] = _shared(self._prompts.get(prompt), event.usage)
+            self._n_generated[event.index] = event.usage.completion_tokens
+            self.slowest = max(self.slowest, event.timings, key=_duration)
+
+    @property
+    def usage(self) -> Usage:
+        """Of the choices that ended."""
+        return Usage(
+            sum(prompt.prompt_tokens for prompt in self._prompts.values()),
+            self._n_generated.total(),
+            sum(prompt.cached_tokens for prompt in self._prompts.values()),
+        )
+
+    @property
+    def n_tokens(self) -> int:
+        """What to charge: a prompt whose choices were all left is counted by its length."""
+        n_left = sum(
+            _n_tokens(prompt)
+            for i, prompt in enumerate(self._job.prompts)
+            if i not in self._prompts
+        )
+        return self.usage.total_tokens + n_left
 
 
-async def _events(tokens: AsyncGenerator[TokenEvent], n: int) -> AsyncGenerator[ChatEvent]:
-    prompts: dict[int, Usage] = {}
-    n_completion, slowest = 0, Timings()
+async def _events(tokens: AsyncGenerator[TokenEvent], meter: _Meter) -> AsyncGenerator[ChatEvent]:
     async for event in tokens:
+        meter.count(event)
         if event.text or event.logprobs:
             yield ContentDelta(event.index, event.text, event.logprobs)
         if event.finish is not None:
@@ -80,16 +139,12 @@ async def _events(tokens: AsyncGenerator[TokenEvent], n: int) -> AsyncGenerator[
                 "the last event of a choice carries its usage and timings"
             )
             yield ChoiceFinished(event.index, event.finish, event.usage, event.timings)
-            prompt = event.index // n
-            prompts[prompt] = _shared(prompts.get(prompt), event.usage)
-            n_completion += event.usage.completion_tokens
-            slowest = max(slowest, event.timings, key=_duration)
-    usage = Usage(
-        sum(prompt.prompt_tokens for prompt in prompts.values()),
-        n_completion,
-        sum(prompt.cached_tokens for prompt in prompts.values()),
-    )
-    yield RequestFinished(usage, slowest)
+    yield RequestFinished(meter.usage, meter.slowest)
+
+
+def _n_tokens(prompt: str | tuple[int, ...]) -> int:
+    # The engine counts text too, but who leaves does not wait for that.
+    return -(-len(prompt) // CHARACTERS_PER_TOKEN) if isinstance(prompt, str) else len(prompt)
 
 
 def _shared(seen: Usage | None, usage: Usage) -> Usage:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,8 +14,14 @@ Loader = Callable[[ModelRef], EngineClient]
 """Loads a model; blocks for seconds; raises NotFound, InvalidModelFile or BackendError."""
 
 
+Identify = Callable[[ModelRef], Hashable]
+"""What a reference means at this moment: a branch that moves means something else, two names of one version the same."""
+
+
 @dataclass(slots=True)
 class _Entry:
+    ref: ModelRef
+    """What it was loaded as."""
     engine: EngineClient
     n_leases: int = 0
 
@@ -23,14 +29,18 @@ class _Entry:
 class EnginePool:
     """At most `capacity` loaded models; the least recently used idle one makes room. A leased engine is never evicted.
 
-    Loads happen one at a time, and requests for a model that is being loaded wait for that one load.
+    Loads happen one at a time, and requests for a model that is being loaded wait for that one load. References with the same
+    identity share an engine.
     """
 
-    def __init__(self, load: Loader, *, capacity: int) -> None:
+    def __init__(
+        self, load: Loader, *, capacity: int, identify: Identify = lambda ref: ref
+    ) -> None:
         self._load = load
+        self._identify = identify
         self._capacity = capacity
-        self._entries: OrderedDict[ModelRef, _Entry] = OrderedDict()
-        self._loads: dict[ModelRef, asyncio.Task[None]] = {}
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._loads: dict[Hashable, asyncio.Task[None]] = {}
         self._one_load = asyncio.Lock()
         self._is_closed = False
 
@@ -42,9 +52,10 @@ class EnginePool:
             NotFound: no such model.
             Unavailable: the pool is closed, or every loaded model is busy and there is no room for another.
         """
-        entry = await self._entry(ref)
+        key = self._identify(ref)
+        entry = await self._entry(key, ref)
         entry.n_leases += 1
-        self._entries.move_to_end(ref)
+        self._entries.move_to_end(key)
         try:
             yield entry.engine
         finally:
@@ -52,17 +63,17 @@ class EnginePool:
 
     async def load(self, ref: ModelRef) -> EngineClient:
         """Load `ref` now, so that the first request need not wait. Raises what `lease` raises."""
-        return (await self._entry(ref)).engine
+        return (await self._entry(self._identify(ref), ref)).engine
 
     def peek(self, ref: ModelRef) -> EngineClient | None:
         """The engine of `ref` if it is loaded already."""
-        entry = self._entries.get(ref)
+        entry = self._entries.get(self._identify(ref))
         return entry.engine if entry else None
 
     @property
     def loaded(self) -> dict[ModelRef, EngineClient]:
         """Every loaded model, least recently used first."""
-        return {ref: entry.engine for ref, entry in self._entries.items()}
+        return {entry.ref: entry.engine for entry in self._entries.values()}
 
     async def aclose(self) -> None:
         """End every request and give the memory back."""
@@ -73,33 +84,33 @@ class EnginePool:
             _, entry = self._entries.popitem()
             await entry.engine.aclose()
 
-    async def _entry(self, ref: ModelRef) -> _Entry:
-        while (entry := self._entries.get(ref)) is None or not entry.engine.is_alive:
+    async def _entry(self, key: Hashable, ref: ModelRef) -> _Entry:
+        while (entry := self._entries.get(key)) is None or not entry.engine.is_alive:
             if self._is_closed:
                 raise Unavailable("the server is shutting down")
             if entry is not None:
                 # It failed for good: make room for a new one, unless another request has done so already.
-                del self._entries[ref]
+                del self._entries[key]
                 await entry.engine.aclose()
                 continue
-            load = self._loads.get(ref)
+            load = self._loads.get(key)
             if load is None:
-                load = self._loads[ref] = asyncio.create_task(self._load_one(ref))
+                load = self._loads[key] = asyncio.create_task(self._load_one(key, ref))
             # The load outlives a client that leaves: a half-loaded model could not be given back.
             await asyncio.shield(load)
         return entry
 
-    async def _load_one(self, ref: ModelRef) -> None:
+    async def _load_one(self, key: Hashable, ref: ModelRef) -> None:
         try:
             async with self._one_load:
                 await self._make_room()
-                self._entries[ref] = _Entry(await asyncio.to_thread(self._load, ref))
+                self._entries[key] = _Entry(ref, await asyncio.to_thread(self._load, ref))
         finally:
-            del self._loads[ref]
+            del self._loads[key]
 
     async def _make_room(self) -> None:
         while len(self._entries) >= self._capacity:
-            idle = next((ref for ref, entry in self._entries.items() if entry.n_leases == 0), None)
+            idle = next((key for key, entry in self._entries.items() if entry.n_leases == 0), None)
             if idle is None:
                 raise Unavailable(
                     f"all {self._capacity} loaded models are busy",

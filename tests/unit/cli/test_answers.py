@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from hyprstream.cli.answers import local_user, remote
+from hyprstream.cli.answers import remote
 from hyprstream.core.chat import ChatEvent, ChatRequest, ChoiceFinished, ContentDelta, Message
 from hyprstream.core.errors import (
     BackendError,
@@ -82,12 +82,3 @@ async def test_nobody_there_says_how_to_start_one() -> None:
     with pytest.raises(Unavailable, match="does not answer") as refusal:
         await _events("http://127.0.0.1:1", _request())
     assert refusal.value.hint == "hyprstream server"
-
-
-def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    def getuser() -> str:
-        raise KeyError("uid not found")
-
-    monkeypatch.setattr("getpass.getuser", getuser)
-    monkeypatch.setattr("os.getuid", lambda: 4711)
-    assert local_user().subject == "local:4711"

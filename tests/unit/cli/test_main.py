@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from hyprstream.cli import options
 from hyprstream.cli.main import COMMANDS, make_group
-from hyprstream.registry.store import ModelStore
+from hyprstream.registry.registry import Registry
 from support.command_line import Command, Serve
 from support.fake_engine import FakeEngine
 from support.front_door import FakeStore
@@ -101,7 +101,7 @@ def test_a_reader_that_leaves_early_leaves_no_traceback() -> None:
 
 
 def test_the_names_of_stored_models_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ModelStore, "list", lambda _self: FakeStore().list())
+    monkeypatch.setattr(Registry, "list", lambda _self: FakeStore().list())
     assert list(options.complete_model("")) == ["fake", "other:lora/medical"]
     assert list(options.complete_model("fa")) == ["fake"]
 

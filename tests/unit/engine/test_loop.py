@@ -309,3 +309,15 @@ async def test_an_interrupted_call_that_computed_for_others_too_is_repeated() ->
         events = await events_of(engine, job("abc", max_tokens=20, sampling=SEEDED))
     assert text(events) == expected
     assert next(calls) > 25
+
+
+async def test_jobs_of_other_owners_do_not_wait_for_all_of_one() -> None:
+    order: list[str] = []
+    async with running(ScriptedBackend(n_slots=1)) as engine:
+
+        async def ask(owner: str) -> None:
+            await events_of(engine, GenerationJob(("hi",), GenerationParams(max_tokens=20), owner))
+            order.append(owner)
+
+        await asyncio.gather(*map(ask, ["alice"] * 6 + ["bob"]))
+    assert order.index("bob") <= 2

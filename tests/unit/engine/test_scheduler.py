@@ -18,10 +18,16 @@ GREEDY = GenerationParams(SamplingParams(temperature=0))
 
 
 def sequence(
-    prompt: str, n: int = 4, *, owner: str = "", leader: Sequence | None = None
+    prompt: str, n: int = 4, *, job: str = "", owner: str = "", leader: Sequence | None = None
 ) -> Sequence:
     return Sequence(
-        list(prompt.encode()), GREEDY, max_tokens=n, seed=0, owner=owner or prompt, leader=leader
+        list(prompt.encode()),
+        GREEDY,
+        max_tokens=n,
+        seed=0,
+        job=job or prompt,
+        owner=owner,
+        leader=leader,
     )
 
 
@@ -128,8 +134,8 @@ def test_prompts_that_arrive_together_advance_in_turn() -> None:
 def test_choices_of_one_prompt_share_its_prefill() -> None:
     eng = engine(n_slots=3)
     prompt = "a prompt of thirty characters.."
-    leader = sequence(prompt, owner="job")
-    others = [sequence(prompt, owner="job", leader=leader) for _ in range(4)]
+    leader = sequence(prompt, job="job")
+    others = [sequence(prompt, job="job", leader=leader) for _ in range(4)]
     for it in (leader, *others):
         eng.add(it)
     run(eng)
@@ -142,17 +148,17 @@ def test_a_backend_that_cannot_go_back_computes_again_with_the_same_result(
     limits: dict[str, bool],
 ) -> None:
     eng = engine(n_slots=2, **limits)
-    leader = sequence("the same prompt", owner="job")
-    others = [sequence("the same prompt", owner="job", leader=leader) for _ in range(3)]
+    leader = sequence("the same prompt", job="job")
+    others = [sequence("the same prompt", job="job", leader=leader) for _ in range(3)]
     for it in (leader, *others):
         eng.add(it)
     run(eng)
     assert {tuple(s.tokens) for s in (leader, *others)} == {tuple(alone("the same prompt"))}
 
 
-def test_owners_never_share_what_was_computed() -> None:
+def test_jobs_never_share_what_was_computed() -> None:
     eng = engine(n_slots=1)
-    first, second = sequence("the same prompt", owner="a"), sequence("the same prompt", owner="b")
+    first, second = sequence("the same prompt", job="a"), sequence("the same prompt", job="b")
     for it in (first, second):
         eng.add(it)
     run(eng)
@@ -161,8 +167,8 @@ def test_owners_never_share_what_was_computed() -> None:
 
 def test_a_choice_whose_leader_left_computes_the_prompt_itself() -> None:
     eng = engine(n_slots=2)
-    leader = sequence("the same prompt", owner="job")
-    other = sequence("the same prompt", owner="job", leader=leader)
+    leader = sequence("the same prompt", job="job")
+    other = sequence("the same prompt", job="job", leader=leader)
     eng.add(leader)
     eng.add(other)
     eng.remove(leader)
@@ -222,12 +228,13 @@ class EngineMachine(RuleBasedStateMachine):
         prompt=st.text("xyz", min_size=1, max_size=40),
         n=st.integers(1, 12),
         n_choices=st.integers(1, 3),
-        owner=st.sampled_from("AB"),
+        job=st.sampled_from("AB"),
+        owner=st.sampled_from(["", "alice", "bob"]),
     )
-    def arrive(self, prompt: str, n: int, n_choices: int, owner: str) -> None:
+    def arrive(self, prompt: str, n: int, n_choices: int, job: str, owner: str) -> None:
         leader: Sequence | None = None
         for _ in range(n_choices):
-            it = sequence(prompt, n, owner=owner, leader=leader)
+            it = sequence(prompt, n, job=job, owner=owner, leader=leader)
             leader = leader or it
             self.engine.add(it)
             self.live.append(it)

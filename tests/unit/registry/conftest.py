@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hyprstream.registry.store import ModelStore
+from hyprstream.registry.registry import Registry
 from support.loopback import Loopback, loopback
 
 
@@ -17,6 +17,6 @@ def web() -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    """An empty store whose clock stands still."""
-    return ModelStore(tmp_path / "models", clock=lambda: 1_700_000_000.5)
+def registry(tmp_path: Path) -> Registry:
+    """An empty registry."""
+    return Registry(tmp_path / "models")

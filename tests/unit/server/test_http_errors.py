@@ -7,10 +7,12 @@ import pytest
 
 from hyprstream.core.errors import (
     ContextOverflow,
+    Corrupt,
     HyprstreamError,
     Invalid,
     NotFound,
     QueueFull,
+    RateLimited,
 )
 from hyprstream.server.errors import SHAPES, error_body, error_response, shape_of
 
@@ -23,8 +25,10 @@ def tree(root: type[HyprstreamError]) -> Iterator[type[HyprstreamError]]:
         yield from tree(branch)
 
 
-def test_every_error_has_a_row_of_its_own():
-    assert set(tree(HyprstreamError)) == set(SHAPES)
+def test_every_error_of_ours_has_a_row_of_its_own():
+    # A part may make its own kind of `Invalid`, which looks like any other from outside.
+    shared = ("hyprstream.core.errors", "hyprstream.server.errors")
+    assert {error for error in tree(HyprstreamError) if error.__module__ in shared} == set(SHAPES)
 
 
 @pytest.mark.parametrize("row", SHAPES.values())
@@ -72,6 +76,21 @@ def test_a_foreign_exception_tells_the_request_id_only():
     assert "secret" not in message
 
 
-def test_who_has_to_wait_is_told_how_long():
-    response = error_response(QueueFull(waiting=1, limit=1, retry_after=4), SCOPE)
-    assert response.headers["retry-after"] == "4"
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (QueueFull(waiting=1, limit=1, retry_after=4), "queue_full"),
+        (RateLimited("slow down", limit="concurrent", retry_after=4), "rate_limit_exceeded"),
+    ],
+)
+def test_who_has_to_wait_is_told_how_long(error, code):
+    response = error_response(error, SCOPE)
+    assert (response.status_code, response.headers["retry-after"]) == (429, "4")
+    said = json.loads(response.body)["error"]
+    assert (said["type"], said["code"]) == ("rate_limit_error", code)
+
+
+def test_damage_on_our_disk_is_our_fault_and_tells_no_paths():
+    response = error_response(Corrupt("/var/lib/x.key does not hold a key"), SCOPE)
+    assert response.status_code == 500
+    assert b"/var" not in response.body

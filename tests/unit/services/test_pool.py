@@ -120,3 +120,24 @@ async def test_a_closed_pool_lends_nothing(pool: EnginePool) -> None:
     with pytest.raises(Unavailable):
         async with pool.lease(A):
             pass
+
+
+async def test_a_branch_that_has_moved_is_loaded_again_and_the_old_version_ends_its_work(
+    loads: Loads,
+) -> None:
+    versions = {A: "first"}
+    pool = EnginePool(loads, capacity=2, identify=versions.__getitem__)
+    async with pool.lease(A) as old:
+        versions[A] = "second"
+        async with pool.lease(A) as new:
+            assert new is not old
+            assert old.is_alive
+    await pool.aclose()
+
+
+async def test_two_names_of_one_version_share_an_engine(loads: Loads) -> None:
+    pool = EnginePool(loads, capacity=1, identify=lambda _: "the same weights")
+    async with pool.lease(A) as first, pool.lease(B) as second:
+        assert first is second
+    assert loads.refs == [A]
+    await pool.aclose()

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from hyprstream.core.models import StoredModel
 from hyprstream.core.refs import DEFAULT_REF, MAX_NAME_LENGTH, ModelRef
+from hyprstream.registry.events import Cloned, Updated
 
 MODEL_FILE = "model.gguf"
 """What a model of one file is called in the store; shards keep their names, as llama.cpp finds them by these."""
@@ -135,7 +136,16 @@ class Stored:
     is_new: bool
 
 
-Event = Resolving | Noted | Downloading | Verifying | Stored
+@dataclass(frozen=True, slots=True)
+class Uploading:
+    """More bytes are at the remote. Counts are those of everything it lacks; `file` is the SHA-256."""
+
+    file: str
+    completed: int
+    total: int | None
+
+
+Event = Resolving | Noted | Downloading | Uploading | Verifying | Stored | Cloned | Updated
 
 
 class Source(Protocol):

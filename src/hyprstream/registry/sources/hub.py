@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 from hyprstream.core.errors import Invalid, NotFound, SourceError
 from hyprstream.registry.sources.base import (
@@ -190,6 +191,11 @@ def _our_errors(repo: str) -> Generator[None]:
             f"the hub does not answer for hf:{repo} ({type(error).__name__})",
             hint="check the network, HF_ENDPOINT and HF_TOKEN",
         ) from error
+
+
+def token_for(host: str) -> str | None:
+    """The user's token, for the hub's own host and for no other."""
+    return _token() if host == urlsplit(_endpoint()).hostname else None
 
 
 def _gguf_files(info: "ModelInfo") -> list[HubFile]:

@@ -5,12 +5,14 @@ import ipaddress
 import re
 import ssl
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
@@ -21,6 +23,12 @@ from hyprstream.registry.sources.partial import PartialFile, Progress, require_s
 MAX_REDIRECTS = 10
 RETRY_DELAYS = (1.0, 2.0, 4.0)
 """Seconds between attempts that brought no new byte; an attempt that brought some starts over."""
+MAX_RETRY_AFTER = 60.0
+"""Seconds a server may let us wait before it is asked again."""
+
+Body = Callable[[], bytes | Iterator[bytes]]
+"""What is sent, from its beginning at every call: a redirect or another attempt needs it again."""
+T = TypeVar("T")
 
 _TIMEOUT = httpx.Timeout(60.0, connect=15.0)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -68,7 +76,26 @@ class Web:
 
     @contextmanager
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> Generator[httpx.Response]:
-        """The response whose body is still to be read; redirects are followed.
+        """The response whose body is still to be read; redirects are followed. Raises as `send`."""
+        with self.send("GET", url, headers) as response:
+            yield response
+
+    @contextmanager
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        private: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        asked: str | None = None,
+    ) -> Generator[httpx.Response]:
+        """The response whose body is still to be read; redirects are followed with the same method and body.
+
+        Args:
+            private: headers for the origin of `url` alone, wherever it redirects to.
+            asked: the URL of the server that told us this one, if it was not the user.
 
         Raises:
             SourceError: a place on the way may not be asked, or there are too many.
@@ -76,8 +103,14 @@ class Web:
         """
         url = first = split_credentials(url)[0]
         for _ in range(MAX_REDIRECTS + 1):
-            self._check(url, first)
-            request = self._client.build_request("GET", url, headers=self._headers(url, headers))
+            self._check(url, asked or first)
+            is_first = origin(url) == origin(first)
+            request = self._client.build_request(
+                method,
+                url,
+                headers=self._headers(url, headers, private if is_first else None),
+                content=body() if body else None,
+            )
             with closing(self._client.send(request, stream=True)) as response:
                 if response.status_code not in _REDIRECTS or "location" not in response.headers:
                     yield response
@@ -88,52 +121,64 @@ class Web:
     def download(
         self, url: str, directory: Path, *, sha256: str, size: int | None = None
     ) -> Progress:
-        """Fetch `url` to `directory/sha256`, unless that is there already: the name says what it holds.
+        """Fetch `url` to `directory/sha256`, unless that is there already: the name says what it holds. Raises as `fill`."""
+        if (directory / sha256).exists():
+            return
+        with PartialFile(directory, sha256) as part:
+            yield from self.fill(part, url, size=size)
+
+    def fill(
+        self,
+        part: PartialFile,
+        url: str,
+        *,
+        size: int | None = None,
+        private: Mapping[str, str] | None = None,
+        asked: str | None = None,
+    ) -> Progress:
+        """Fetch what `part` lacks of `url`, and publish it; `private` and `asked` as in `send`.
 
         Bytes of an earlier attempt are continued if the server still has the same body. A connection that breaks is
         resumed, until `retry_delays` are used up without a new byte.
 
         Raises:
-            SourceError: unreachable, refused, or the bytes are not those of `sha256` and `size`.
+            SourceError: unreachable, refused, or the bytes are not those of the part's digest and `size`.
             TooLarge: the disk has no room.
         """
-        if (directory / sha256).exists():
-            return
-        with PartialFile(directory, sha256) as part:
-            delays = iter(self._options.retry_delays)
-            while part.size == 0 or part.size != size:
-                n_before = part.size
-                try:
-                    yield from self._transfer(url, part, size)
-                    break
-                except (httpx.TransportError, _Retry) as error:
-                    if part.size > n_before:
-                        delays = iter(self._options.retry_delays)
-                    if (delay := next(delays, None)) is None:
-                        raise _gave_up(url, error, part) from error
-                    time.sleep(delay)
-            part.publish()
+        delays = iter(self._options.retry_delays)
+        while part.size == 0 or part.size != size:
+            n_before = part.size
+            try:
+                with self.send(
+                    "GET", url, _range_headers(part), private=private, asked=asked
+                ) as response:
+                    yield from _receive(response, part, url, size)
+                break
+            except (httpx.TransportError, Retry) as error:
+                if part.size > n_before:
+                    delays = iter(self._options.retry_delays)
+                if (delay := next(delays, None)) is None:
+                    raise _gave_up(url, error, part) from error
+                time.sleep(max(delay, _wanted_delay(error)))
+        part.publish()
 
-    def _transfer(self, url: str, part: PartialFile, size: int | None) -> Progress:
-        with self.get(url, _range_headers(part)) as response:
-            total = _align(part, response, url)
-            if total is None:
-                total = size
-            if total is None:
-                raise SourceError(f"{shown(url)} does not say how many bytes it has")
-            if size is not None and total != size:
-                raise SourceError(f"{shown(url)} has {total} bytes, expected {size}")
-            require_space(part.directory, total - part.size)
-            for chunk in response.iter_raw():
-                part.write(chunk)
-                if part.size > total:
-                    part.restart()
+    def retried(self, url: str, attempt: Callable[[], T]) -> T:
+        """What `attempt` returns, as soon as it raises neither `httpx.TransportError` nor `Retry`.
+
+        Raises:
+            SourceError: `retry_delays` are used up.
+        """
+        delays = iter(self._options.retry_delays)
+        while True:
+            try:
+                return attempt()
+            except (httpx.TransportError, Retry) as error:
+                if (delay := next(delays, None)) is None:
                     raise SourceError(
-                        f"{shown(url)} sends more than the {total} bytes it announced"
-                    )
-                yield part.size, total
-            if part.size < total:
-                raise _Retry(f"the body ended at byte {part.size} of {total}")
+                        f"{shown(url)}: {error or type(error).__name__}",
+                        hint="check the network and try again",
+                    ) from error
+                time.sleep(max(delay, _wanted_delay(error)))
 
     def _check(self, url: str, first: str) -> None:
         parts = urlsplit(url)
@@ -154,13 +199,41 @@ class Web:
         parts = urlsplit(url)
         return bool({parts.hostname, parts.netloc} & set(self._options.trusted_hosts))
 
-    def _headers(self, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
-        authorization = self._options.authorizations.get(origin(url))
-        return dict(headers or {}) | ({"Authorization": authorization} if authorization else {})
+    def _headers(
+        self, url: str, headers: Mapping[str, str] | None, private: Mapping[str, str] | None
+    ) -> httpx.Headers:
+        found = httpx.Headers(dict(headers or {}))
+        if (authorization := self._options.authorizations.get(origin(url))) is not None:
+            found["Authorization"] = authorization
+        found.update(dict(private or {}))
+        return found
 
 
-class _Retry(Exception):
-    """The server asked for patience, or our bytes were of no use to it."""
+class Retry(Exception):
+    """The server asked for patience, or our bytes were of no use to it. `after` is in seconds."""
+
+    def __init__(self, message: str, *, after: float = 0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+def _receive(response: httpx.Response, part: PartialFile, url: str, size: int | None) -> Progress:
+    total = _align(part, response, url)
+    if total is None:
+        total = size
+    if total is None:
+        raise SourceError(f"{shown(url)} does not say how many bytes it has")
+    if size is not None and total != size:
+        raise SourceError(f"{shown(url)} has {total} bytes, expected {size}")
+    require_space(part.directory, total - part.size)
+    for chunk in response.iter_raw():
+        part.write(chunk)
+        if part.size > total:
+            part.restart()
+            raise SourceError(f"{shown(url)} sends more than the {total} bytes it announced")
+        yield part.size, total
+    if part.size < total:
+        raise Retry(f"the body ended at byte {part.size} of {total}")
 
 
 def origin(url: str) -> str:
@@ -225,10 +298,8 @@ def _align(part: PartialFile, response: httpx.Response, url: str) -> int | None:
         return _number(response.headers.get("content-length", ""))
     if status in (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
         part.restart()
-        raise _Retry("the server cannot continue where the last attempt ended")
-    if status in _RETRIED:
-        raise _Retry(f"the server answers {status}")
-    raise refused(response, url)
+        raise Retry("the server cannot continue where the last attempt ended")
+    raise refused_or_busy(response, url)
 
 
 def refused(response: httpx.Response, url: str) -> SourceError:
@@ -240,10 +311,38 @@ def refused(response: httpx.Response, url: str) -> SourceError:
     )
 
 
+def refused_or_busy(response: httpx.Response, url: str) -> SourceError | Retry:
+    """As `refused`; `Retry` if the server may answer otherwise soon."""
+    if response.status_code not in _RETRIED:
+        return refused(response, url)
+    after = _retry_after(response)
+    if after > MAX_RETRY_AFTER:
+        return SourceError(
+            f"{shown(url)} answers {response.status_code}", hint=f"try again in {after:.0f} s"
+        )
+    return Retry(f"the server answers {response.status_code}", after=after)
+
+
 def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
     """First byte and size of the whole, of `Content-Range: bytes 5-9/10` (RFC 9110 §14.4)."""
     found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
     return (int(found["first"]), _number(found["total"])) if found else (None, None)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds, of `Retry-After: 120` or `Retry-After: Fri, 31 Dec 1999 23:59:59 GMT` (RFC 9110 §10.2.3); else 0."""
+    text = response.headers.get("retry-after", "")
+    if (seconds := _number(text[:10])) is not None:
+        return float(seconds)
+    try:
+        until = parsedate_to_datetime(text)
+        return max(0.0, (until.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds())
+    except ValueError:
+        return 0.0
+
+
+def _wanted_delay(error: Exception) -> float:
+    return error.after if isinstance(error, Retry) else 0.0
 
 
 def _number(text: str) -> int | None:

@@ -14,10 +14,10 @@ from hyprstream.server.answer import Answer
 from hyprstream.server.auth import authenticate
 from hyprstream.server.errors import json_response
 from hyprstream.server.openai.decode import decode_chat, decode_completion, parse, wants_usage
-from hyprstream.server.openai.encode import ChatEncoder, CompletionEncoder, Head, Json
+from hyprstream.server.openai.encode import ChatEncoder, CompletionEncoder, Head
+from hyprstream.server.openai.encode_model import encode_model
 from hyprstream.server.openai.schemas import ChatCompletionBody, CompletionBody
 from hyprstream.server.options import ServerOptions
-from hyprstream.services.models import ModelCard
 from hyprstream.services.services import Services
 
 GENERATION_PATHS = ("/chat/completions", "/completions")
@@ -30,7 +30,7 @@ def openai_routes(services: Services, options: ServerOptions, *, version: str) -
     @api.post("/chat/completions", openapi_extra=_takes(ChatCompletionBody))
     async def create_chat_completion(request: Request) -> Response:
         """Continue a conversation."""
-        principal = authenticate(request.headers, services.access)
+        principal = authenticate(request, services.access)
         body = parse(ChatCompletionBody, await request.body())
         chat = decode_chat(body, options.default_model)
         encoder = ChatEncoder(
@@ -48,7 +48,7 @@ def openai_routes(services: Services, options: ServerOptions, *, version: str) -
     @api.post("/completions", openapi_extra=_takes(CompletionBody))
     async def create_completion(request: Request) -> Response:
         """Continue raw prompts."""
-        principal = authenticate(request.headers, services.access)
+        principal = authenticate(request, services.access)
         body = parse(CompletionBody, await request.body())
         completion = decode_completion(body, options.default_model)
         encoder = CompletionEncoder(
@@ -67,17 +67,19 @@ def openai_routes(services: Services, options: ServerOptions, *, version: str) -
     @api.get("/models")
     async def list_models(request: Request) -> Response:
         """The stored models."""
-        principal = authenticate(request.headers, services.access)
+        principal = authenticate(request, services.access)
         cards = await asyncio.to_thread(services.models.list, principal)
-        return json_response({"object": "list", "data": [_model(card) for card in cards]})
+        return json_response(
+            {"object": "list", "data": [encode_model(card, time.time()) for card in cards]}
+        )
 
     @api.head("/models/{model:path}", include_in_schema=False)
     @api.get("/models/{model:path}")
     async def retrieve_model(request: Request, model: str) -> Response:
         """One stored model."""
-        principal = authenticate(request.headers, services.access)
+        principal = authenticate(request, services.access)
         card = await asyncio.to_thread(services.models.get, principal, _existing(model))
-        return json_response(_model(card))
+        return json_response(encode_model(card, time.time()))
 
     return api
 
@@ -103,22 +105,3 @@ def _existing(model: str) -> ModelRef:
         return ModelRef.parse(model)
     except Invalid as error:
         raise NotFound(error.message, hint=error.hint) from None
-
-
-def _model(card: ModelCard) -> Json:
-    model = card.model
-    return {
-        "id": str(model.ref),
-        "object": "model",
-        "created": model.created,
-        "owned_by": "hyprstream",
-        "status": {"value": "loaded" if card.is_loaded else "unloaded"},
-        "meta": {
-            "architecture": model.facts.architecture,
-            "quantization": model.facts.quantization,
-            "n_ctx": card.n_ctx,
-            "n_ctx_train": model.facts.context_length,
-            "n_params": model.facts.n_params,
-            "size": model.size_bytes,
-        },
-    }
