@@ -1,13 +1,14 @@
 """The README's lines run as they are written."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from integration.conftest import Server
+from integration.conftest import HYPRSTREAM, Server
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 WRITTEN_URL = "http://127.0.0.1:8080"
@@ -36,3 +37,17 @@ def test_the_lines_that_ask_a_server_run_verbatim(command: list[str], server: Se
 def test_the_python_example_has_no_more_lines_than_a_hand_has_fingers() -> None:
     lines = [line for line in block("python", "OpenAI").splitlines() if line]
     assert len(lines) == 5
+
+
+def test_the_lines_about_versions_and_rules_run_verbatim(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(models_dir, tmp_path / "models", symlinks=True)
+    monkeypatch.setenv("HYPRSTREAM_MODELS_DIR", str(tmp_path / "models"))
+    script = block("bash", "hyprstream branch").replace(".venv/bin/", f"{HYPRSTREAM.parent}/")
+    done = subprocess.run(["bash", "-uc", script], capture_output=True, text=True, timeout=60)
+    assert "smollm2:experiment" in done.stdout
+    assert "hypr_" in done.stdout
+    # A token without a rule may do nothing, and that is the exit code too.
+    assert "denied: token:alice may not infer model:smollm2:main" in done.stdout
+    assert done.returncode == 1
