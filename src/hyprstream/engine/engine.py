@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from hyprstream.core.errors import BackendError
 from hyprstream.core.generation import FinishReason, TokenLogprob
 from hyprstream.engine.backend import Backend, Interrupted, SamplerSpec
 from hyprstream.engine.batch import Batch
@@ -124,8 +125,11 @@ class Engine:
     def _roll_back(self, batch: Batch) -> None:
         for sequence, _ in batch.parts:
             assert sequence.slot is not None, "a sequence in a batch holds a slot"
-            if not self.backend.truncate(sequence.slot, sequence.n_computed):
-                sequence.n_computed = 0
+            is_kept = self.backend.truncate(sequence.slot, sequence.n_computed)
+            if not is_kept and not sequence.is_prefilling:
+                raise BackendError("an interrupted answer cannot be continued by this model")
+            if not is_kept:
+                sequence.n_computed = sequence.n_cached = 0
 
     def _ends(self, sequence: Sequence, token: int) -> bool:
         return not sequence.params.ignore_eos and self.backend.is_end(token)

@@ -321,3 +321,15 @@ async def test_jobs_of_other_owners_do_not_wait_for_all_of_one() -> None:
 
         await asyncio.gather(*map(ask, ["alice"] * 6 + ["bob"]))
     assert order.index("bob") <= 2
+
+
+async def test_an_interrupted_prompt_begins_again_where_a_slot_cannot_go_back() -> None:
+    backend = ScriptedBackend(can_truncate=False)
+    calls = itertools.count()
+    prompt = "a long prompt " * 12
+    async with running(ScriptedBackend()) as engine:
+        expected = text(await events_of(engine, job(prompt, max_tokens=5, sampling=SEEDED)))
+    backend.on_decode = lambda: backend.interrupt() if next(calls) == 1 else None
+    async with running(backend) as engine:
+        events = await events_of(engine, job(prompt, max_tokens=5, sampling=SEEDED))
+    assert text(events) == expected
