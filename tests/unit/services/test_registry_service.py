@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from hyprstream.registry.registry import Registry
 
 from hyprstream.core.errors import Conflict, Denied, HyprstreamError, Invalid, NotFound
 from hyprstream.core.principal import Action, Principal, Resource, covers
 from hyprstream.core.refs import ModelRef
 from hyprstream.registry.pull import NO_ANSWERS
+from hyprstream.registry.registry import Registry
 from hyprstream.services.registry import RegistryTools
 from support.gguf_writer import sound
 
