@@ -165,11 +165,11 @@ class LimitsSettings(_Section):
     """What one principal may ask. None is no limit."""
 
     requests_per_minute: Count | None = None
-    """Requests that start within any minute."""
+    """Answers that are begun within any minute; to list models is not counted."""
     tokens_per_minute: Count | None = None
     """Tokens, of prompts and answers, within any minute; counted when an answer ends."""
     concurrent: Count | None = None
-    """Requests at the same time."""
+    """Answers at the same time."""
     queue_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Part of the waiting queue that one principal may fill."""
 

@@ -12,6 +12,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from hyprstream.core.principal import Scope, local_subject
+from hyprstream.policy import templates
 from hyprstream.policy.keys import KeyRing
 from hyprstream.policy.tokens import TokenStore
 from hyprstream.server.app import _api
@@ -216,3 +217,30 @@ async def test_where_the_anonymous_are_let_in_any_dummy_key_is_anonymous() -> No
                 answer = await client.post("/v1/chat/completions", json=HELLO, headers=headers)
                 assert answer.status_code == 200
                 assert (await client.get("/v1/models", headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer dummy"}])
+async def test_a_template_for_everybody_lets_the_users_of_this_machine_in_too(
+    headers: dict[str, str],
+) -> None:
+    async with reached_over_loopback(templates.apply("", "public-inference")) as client:
+        assert (await client.get("/v1/models", headers=headers)).status_code == 200
+        answer = await client.post("/v1/chat/completions", json=HELLO, headers=headers)
+        assert answer.status_code == 200
+
+
+async def test_to_the_anonymous_a_hidden_model_looks_like_an_absent_one() -> None:
+    rules = templates.apply("p, anonymous, *, model:other, *, deny\n", "public-inference")
+    async with application(FakeEngine("a"), rules=rules) as app:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(
+            base_url="http://127.0.0.1:8080", transport=transport
+        ) as client:
+            listed = (await client.get("/v1/models")).json()["data"]
+            assert [model["id"] for model in listed] == ["fake:main"]
+            hidden, absent = [
+                await client.post("/v1/chat/completions", json=HELLO | {"model": model})
+                for model in ("other:lora/medical", "other:lora/absent")
+            ]
+    assert hidden.status_code == absent.status_code == 404
+    assert hidden.text.replace("medical", "absent") == absent.text

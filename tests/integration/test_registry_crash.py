@@ -16,8 +16,10 @@ from support.crashing import count_steps, kill_at
 from support.first_layout import write_model
 from support.registries import TINY, add, another
 
-MAX_POINTS = 8
-"""Of each kind of work, so many of its steps are tried."""
+N_POINTS = 8
+"""Of each kind of work, at most so many of its steps are tried."""
+N_MORE_POINTS = 20
+"""Of what brings a model here or changes it."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Work:
 
     do: Callable[[Path], object]
     prepare: Callable[[Path], object] = lambda root: None
+    n_points: int = N_POINTS
 
 
 def registry_at(root: Path) -> Registry:
@@ -113,10 +116,10 @@ def prepared_first_layout(root: Path) -> None:
 WORK = {
     "import": Work(import_file),
     "import of a version": Work(import_version, prepared_import),
-    "clone": Work(clone, prepared_clone),
+    "clone": Work(clone, prepared_clone, N_MORE_POINTS),
     "update": Work(update, prepared_update),
-    "commit": Work(commit, prepared_import),
-    "materialise": Work(materialise, prepared_without_worktree),
+    "commit": Work(commit, prepared_import, N_MORE_POINTS),
+    "materialise": Work(materialise, prepared_without_worktree, N_MORE_POINTS),
     "remove a model": Work(remove_model, prepared_branch),
     "remove a branch": Work(remove_branch, prepared_branch),
     "rename": Work(lambda root: registry_at(root).rename("tiny", "small"), prepared_branch),
@@ -167,7 +170,7 @@ def test_killed_at_any_step_it_is_done_or_not_done_and_can_be_done_again(
     fresh()
     n_steps = count_steps(lambda: work.do(trial), tmp_path / "tally")
     after = seen(trial)
-    n_points = min(MAX_POINTS, n_steps)
+    n_points = min(work.n_points, n_steps)
     for point in range(n_points):
         step = 1 + point * (n_steps - 1) // (n_points - 1)
         fresh()

@@ -3,6 +3,7 @@
 <root>/<name>.git is cloned, fetched and pushed as `<url>/<name>.git`; its large files are behind `<url>/<name>.git/info/lfs`.
 """
 
+import base64
 import os
 import subprocess
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ class GitHttp:
     url: str = ""
     calls: list[Call] = field(default_factory=list)
     """What git asked."""
+    token: str | None = None
+    """What everybody must show as the password of Basic; the LFS servers want it too."""
+    moved_to: str | None = None
+    """The origin that whoever asks is sent to, for all but large files."""
     _lfs: dict[str, LfsServer] = field(default_factory=dict)
 
     def lfs(self, name: str) -> LfsServer:
@@ -32,6 +37,7 @@ class GitHttp:
             server = self._lfs[name] = LfsServer(f"{self.url}/{name}.git/info/lfs")
             for path in self.root.glob(f"{name}.git/lfs/objects/??/??/*"):
                 server.add(path.read_bytes())
+        self._lfs[name].token = self.token
         return self._lfs[name]
 
     def answer(self, call: Call) -> Reply:
@@ -40,6 +46,13 @@ class GitHttp:
         if lfs:
             return self.lfs(repository.strip("/").removesuffix(".git")).answer(call)
         self.calls.append(call)
+        shown = call.headers.get("authorization", "").removeprefix("Basic ")
+        if self.token not in (None, base64.b64decode(shown).decode().partition(":")[2]):
+            return Reply(status=401, headers={"WWW-Authenticate": 'Basic realm="models"'})
+        if self.moved_to is not None:
+            return Reply(
+                status=302, headers={"Location": f"{self.moved_to}{call.path}?{call.query}"}
+            )
         return _cgi(self.root, call)
 
 

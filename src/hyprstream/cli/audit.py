@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hyprstream.cli import console, layout
-from hyprstream.cli.tools import full_subject, open_tools
+from hyprstream.cli.tools import full_subject, open_tools, printable
 from hyprstream.core.errors import Invalid
 from hyprstream.core.principal import Action, os_principal
 
@@ -36,7 +36,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """Check that no entry was changed, removed, inserted or moved. Exit code 1 if one was.
+    """Check that no entry was changed, removed, inserted or moved, and that none is lost. Exit code 1 otherwise.
 
     Example: hyprstream audit verify
     """
@@ -48,7 +48,7 @@ def verify(
         console.show(_verdict(report))
         for note in _notes(report):
             console.say(note)
-    if report.problem is not None:
+    if not report.is_whole:
         raise typer.Exit(console.FAILURE)
 
 
@@ -127,10 +127,10 @@ def parse_since(text: str, now: datetime) -> datetime:
 
 def _verdict(report: "VerifyReport") -> str:
     if report.problem is None:
+        word = "sound" if report.is_whole else "not whole"
         entries = "entry" if report.n_entries == 1 else "entries"
-        return (
-            f"sound: {report.n_entries:,} {entries} in {layout.counted(len(report.files), 'file')}"
-        )
+        n_files = layout.counted(len(report.files), "file")
+        return f"{word}: {report.n_entries:,} {entries} in {n_files}"
     place = f"line {report.problem.line}" if report.problem.line else "the file"
     return f"broken: {report.problem.file}: {place} was {report.problem.what}"
 
@@ -139,7 +139,11 @@ def _notes(report: "VerifyReport") -> Iterator[str]:
     if report.n_dropped:
         yield f"{report.n_dropped:,} decisions were never written, because the disk was too slow or full"
     if report.n_recovered:
-        yield f"a crash came between {report.n_recovered} times; {report.n_lost} entries are lost"
+        yield f"writing was interrupted {layout.counted(report.n_recovered, 'time')}"
+    if report.n_lost:
+        yield f"lost, by a power cut or by somebody's hand: {report.n_lost:,}"
+    if report.n_headless:
+        yield "audit.head was missing: nobody can tell whether entries before that are lost"
 
 
 def _print(entries: "Iterable[AuditEntry]", *, as_json: bool) -> None:
@@ -154,4 +158,4 @@ def _line(entry: "AuditEntry") -> str:
     what = f"{entry.subject} {entry.action} {entry.resource}"
     version = f" at {layout.short(entry.version)}" if entry.version else ""
     why = entry.rule if entry.line is None else f"line {entry.line}: {entry.rule}"
-    return f"{entry.time}  {verdict}  {what}{version} ({entry.door})  {why}"
+    return printable(f"{entry.time}  {verdict}  {what}{version} ({entry.door})  {why}")

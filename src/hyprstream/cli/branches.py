@@ -90,7 +90,7 @@ def branch(
         bool, typer.Option("--delete", "-d", help="Delete the branch and its worktree.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", "-f", help="Delete also what is merged nowhere.")
+        bool, typer.Option("--force", "-f", help="Also with changes that are not committed.")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:

@@ -6,7 +6,6 @@ Answers go to standard output, everything said about the work to standard error.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -148,8 +147,8 @@ def find_model(tools: "RegistryTools", principal: Principal, text: str) -> Store
         NotFound: neither exists.
         InvalidModelFile: the file is not sound.
     """
-    if text.endswith(".gguf") or Path(text).is_file():
-        return tools.registry.show_file(principal, Path(text))
+    if (path := options.as_path(text)) is not None:
+        return tools.registry.show_file(principal, path)
     return tools.registry.show(principal, ModelRef.parse(text))
 
 

@@ -133,14 +133,20 @@ def resolve(model: str) -> tuple[ModelRef, list[Path]]:
     """
     from hyprstream.registry.sources.base import ref_for_file
 
-    path = Path(model).expanduser()
-    if path.suffix != ".gguf" and len(path.parts) == 1:
+    path = as_path(model)
+    if path is None:
         return ModelRef.parse(model), []
     if not path.is_file():
         raise NotFound(
             f"no file {path}", kind="file", hint="hyprstream list names the stored models"
         )
     return ref_for_file(path.name), [path]
+
+
+def as_path(model: str) -> Path | None:
+    """The path MODEL is; None where it is a reference. A branch may hold `/`, a model's name may not."""
+    is_path = model.endswith(".gguf") or "/" in model.partition(":")[0]
+    return Path(model).expanduser() if is_path else None
 
 
 def _stdin() -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hyprstream.cli import console, layout, tokens
-from hyprstream.cli.tools import full_subject, open_tools
+from hyprstream.cli.tools import full_subject, open_tools, printable
 from hyprstream.core.errors import Invalid
 from hyprstream.core.principal import (
     Action,
@@ -93,7 +93,7 @@ def check(
     A bare USER holds a token: alice is token:alice. A model without a version is its main.
     """
     asked, thing = Principal(full_subject(user), door), parse_resource(resource)
-    with open_tools() as tools:
+    with open_tools() as tools, _pointing():
         decision = tools.policy.check(os_principal(), asked, action, thing)
     if as_json:
         question = {"subject": asked.subject, "door": door, "action": action}
@@ -114,7 +114,7 @@ def explain(
     Example: hyprstream policy explain local:alice registry write
     """
     asked, thing = Principal(full_subject(user), door), parse_resource(resource)
-    with open_tools() as tools:
+    with open_tools() as tools, _pointing():
         found = tools.policy.explain(os_principal(), asked, action, thing)
     if as_json:
         console.show(json.dumps(layout.as_object(found)))
@@ -327,11 +327,11 @@ def _candidate_row(candidate: "Candidate") -> tuple[str, ...]:
 
 def _version_row(version: "TextVersion") -> tuple[str, ...]:
     who = version.author.partition(" <")[0]
-    return layout.short(version.id), layout.moment(version.created), who, _title(version)
+    return layout.short(version.id), layout.moment(version.created), printable(who), _title(version)
 
 
 def _title(version: "TextVersion") -> str:
-    return version.message.partition("\n")[0]
+    return printable(version.message.partition("\n")[0])
 
 
 def _described(overview: "Overview") -> dict[str, object]:
@@ -354,14 +354,7 @@ def _print_diff(change: "Change") -> None:
 
     paper = Console(highlight=False, soft_wrap=True)
     for line in change.diff:
-        paper.print(Text(_printable(line), STYLES.get(line[0], "")))
-
-
-def _printable(line: str) -> str:
-    # A draft may hold anything, and a terminal takes some of it for commands.
-    return "".join(
-        c if c.isprintable() else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in line
-    )
+        paper.print(Text(printable(line), STYLES.get(line[0], "")))
 
 
 def _tell(change: "Change") -> None:
@@ -384,7 +377,7 @@ def _print_lines(lines: Iterable[str]) -> None:
 
 
 def _edit(path: Path) -> None:
-    editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    editor = _editor()
     try:
         done = subprocess.run([*editor, str(path)], check=False)
     except OSError as error:
@@ -398,6 +391,17 @@ def _edit(path: Path) -> None:
         )
 
 
+def _editor() -> list[str]:
+    named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+    try:
+        return shlex.split(named) or ["vi"]
+    except ValueError as error:
+        raise Invalid(
+            f"the editor's command {named!r} cannot be read: {error}",
+            hint="EDITOR=nano hyprstream policy edit",
+        ) from None
+
+
 @contextmanager
 def _pointing() -> Generator[None]:
     """Show the line of a policy that has a mistake, and where in it."""
@@ -408,7 +412,7 @@ def _pointing() -> Generator[None]:
     except PolicySyntaxError as error:
         console.report(error.message, error.hint)
         margin = " " * len(str(error.line))
-        console.say(f"  {error.line} | {_printable(error.text)}")
+        console.say(f"  {error.line} | {printable(error.text)}")
         console.say(f"  {margin} | {' ' * (error.column - 1)}^")
         raise typer.Exit(console.USAGE) from None
 

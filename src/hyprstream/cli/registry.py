@@ -22,6 +22,7 @@ from hyprstream.cli.layout import (
 )
 from hyprstream.cli.models import described, event_json, sentence
 from hyprstream.cli.progress import follow
+from hyprstream.cli.running import loaded_models
 from hyprstream.core.principal import os_principal
 from hyprstream.core.refs import ModelRef
 
@@ -72,16 +73,25 @@ def list_(as_json: options.AsJson = False) -> None:
     Example: hyprstream list
 
     Branches without a worktree are left out. SIZE is what the files of a branch hold, SHARED the part of it that other branches hold too.
+    LOADED is there while a server answers at the address of the settings.
     """
+    from hyprstream.settings import load
+
     with options.open_tools() as tools:
         listed = tools.registry.list(os_principal())
+    loaded = loaded_models(load().settings.server)
     if as_json:
-        console.show(json.dumps([_listed(one) for one in listed]))
+        console.show(json.dumps([_listed(one, loaded) for one in listed]))
     elif not listed:
         console.say("no models yet; get one with: hyprstream pull smollm2")
     else:
-        header = ("NAME:REF", "UUID", "COMMIT", "STATE", "SIZE", "SHARED", "QUANT", "SOURCE")
-        for line in table([header, *map(_row, listed)]):
+        header = ["NAME:REF", "UUID", "COMMIT", "STATE", "SIZE", "SHARED", "QUANT", "SOURCE"]
+        rows = [_row(one) for one in listed]
+        if loaded is not None:
+            header.insert(4, "LOADED")
+            for one, row in zip(listed, rows, strict=True):
+                row.insert(4, "yes" if one.entry.ref.full in loaded else "no")
+        for line in table([tuple(row) for row in (header, *rows)]):
             console.show(line)
 
 
@@ -109,7 +119,7 @@ def remove(
         ),
     ],
     force: Annotated[
-        bool, typer.Option("--force", "-f", help="Also what is not committed or pushed.")
+        bool, typer.Option("--force", "-f", help="Also what is not committed.")
     ] = False,
     registry_only: Annotated[
         bool, typer.Option("--registry-only", help="Forget the model, keep its files.")
@@ -194,7 +204,7 @@ def undo(
         console.say(f"{short(version.id)}  {version.message.strip()}")
 
 
-def _listed(listed: "Listed") -> dict[str, object]:
+def _listed(listed: "Listed", loaded: frozenset[str] | None) -> dict[str, object]:
     entry, model = listed.entry, listed.model
     known = described(model, with_template=False) if model else {"facts": None, "sha256": None}
     return {
@@ -204,6 +214,7 @@ def _listed(listed: "Listed") -> dict[str, object]:
         "id": entry.id,
         "commit": entry.commit,
         "is_dirty": entry.is_dirty,
+        "is_loaded": None if loaded is None else entry.ref.full in loaded,
         "size_bytes": entry.size_bytes,
         "shared_bytes": entry.shared_bytes,
         "driver": str(entry.driver),
@@ -212,9 +223,9 @@ def _listed(listed: "Listed") -> dict[str, object]:
     }
 
 
-def _row(listed: "Listed") -> tuple[str, ...]:
+def _row(listed: "Listed") -> list[str]:
     entry, model = listed.entry, listed.model
-    return (
+    return [
         entry.ref.full,
         short(entry.id),
         short(entry.commit),
@@ -223,7 +234,7 @@ def _row(listed: "Listed") -> tuple[str, ...]:
         human_size(entry.shared_bytes),
         model.facts.quantization if model else "-",
         entry.source,
-    )
+    ]
 
 
 def _inspected(found: "Inspection") -> dict[str, object]:
@@ -245,7 +256,8 @@ def _inspected(found: "Inspection") -> dict[str, object]:
 def _inspection_lines(found: "Inspection") -> Iterable[tuple[str, str]]:
     yield "model", found.ref.full
     yield "uuid", found.id
-    yield "commit", f"{found.commit.id}  {found.commit.message.splitlines()[0]}"
+    first, _, _ = found.commit.message.partition("\n")
+    yield "commit", f"{found.commit.id}  {first}".rstrip()
     yield "committed", f"{moment(found.commit.created)} by {found.commit.author}"
     if found.model:
         facts = found.model.facts

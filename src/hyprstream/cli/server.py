@@ -105,7 +105,12 @@ def _serve(settings: "Settings", models: list[str]) -> None:
     model = (models or [settings.models.default])[0]
 
     def announce(url: str) -> None:
-        example = curl_example(url, model, with_key=settings.server.api_key is not None)
+        example = curl_example(
+            url,
+            model,
+            with_key=settings.server.api_key is not None,
+            with_certificate=settings.server.tls_client_ca is not None,
+        )
         console.show(f"hyprstream serves at {url}\n\n  {example}\n")
 
     try:
@@ -128,8 +133,9 @@ def _unbound(error: OSError, server: "ServerSettings") -> Exception:
             return error
 
 
-def curl_example(url: str, model: str, *, with_key: bool) -> str:
+def curl_example(url: str, model: str, *, with_key: bool, with_certificate: bool = False) -> str:
     """A command that asks the server something."""
+    certificate = "--cert client.pem --key client.key " if with_certificate else ""
     key = '-H "Authorization: Bearer $HYPRSTREAM_API_KEY" ' if with_key else ""
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-    return f"curl {url}/v1/chat/completions {key}-H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    return f"curl {url}/v1/chat/completions {certificate}{key}-H 'Content-Type: application/json' -d {shlex.quote(body)}"

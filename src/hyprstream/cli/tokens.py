@@ -87,7 +87,7 @@ def list_(
     Example: hyprstream policy token list alice
     """
     with open_tools() as tools:
-        records = tools.tokens.list(os_principal(), user, include_revoked=everything)
+        records = tools.tokens.list(os_principal(), _bare(user), include_revoked=everything)
     now = time.time()
     records = [record for record in records if everything or _state(record, now) == "active"]
     if as_json:
@@ -107,7 +107,7 @@ def revoke(token: Token, user: OfUser = "*") -> None:
     Example: hyprstream policy token revoke dev-token
     """
     with open_tools() as tools:
-        record = tools.tokens.revoke(os_principal(), token, user=user)
+        record = tools.tokens.revoke(os_principal(), token, user=_bare(user))
     console.say(f"revoked {_named(record)}")
 
 
@@ -118,7 +118,7 @@ def rotate(token: Token, user: OfUser = "*", as_json: AsJson = False) -> None:
     Example: hyprstream policy token rotate dev-token
     """
     with open_tools() as tools:
-        issued = tools.tokens.rotate(os_principal(), token, user=user)
+        issued = tools.tokens.rotate(os_principal(), token, user=_bare(user))
     _print_issued(issued, as_json=as_json)
 
 
@@ -147,11 +147,15 @@ def retire_key(
 
 
 def _one_user(argument: str | None, option: str | None) -> str:
-    users = {user.removeprefix("token:") for user in (argument, option) if user is not None}
+    users = {_bare(user) for user in (argument, option) if user is not None}
     if len(users) != 1:
         problem = "no user" if not users else f"two users: {' and '.join(sorted(users))}"
         raise Invalid(problem, param="user", hint="hyprstream policy token create alice")
     return users.pop()
+
+
+def _bare(user: str) -> str:
+    return user.removeprefix("token:")
 
 
 def _print_issued(issued: "Issued", *, as_json: bool) -> None:

@@ -60,8 +60,8 @@ POLICY = Resource("policy")
 
 
 def model_resource(ref: ModelRef) -> Resource:
-    """The resource a model reference names, always with its version: `model:smollm2:main`."""
-    return Resource("model", ref.full)
+    """The resource a model reference names, always with its version: `model:smollm2:main`, `model:smollm2:sha256:…`."""
+    return Resource("model", f"{ref.name}:{ref.ref}")
 
 
 def covers(pattern: str, text: str) -> bool:

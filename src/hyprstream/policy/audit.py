@@ -183,7 +183,13 @@ class JsonAuditLog:
             # Whatever it is: who serves requests must not fail because nobody writes them down.
             self._drop(n_lost)
             if self._problem is None:
-                log.exception("decisions cannot be written to the audit log in %s", self._directory)
+                # A disk that is full or may not be written is the operator's; anything else is ours, and needs its trace.
+                log.error(
+                    "decisions cannot be written to the audit log in %s: %s",
+                    self._directory,
+                    error,
+                    exc_info=not isinstance(error, OSError),
+                )
             self._problem = f"the audit log in {self._directory} cannot be written: {error}"
         else:
             if self._problem is not None:
@@ -232,7 +238,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """Whether a log is as it was written. Losses that the log itself tells of are no finding."""
+    """Whether a log is as it was written. Losses that the log itself tells of are counted."""
 
     n_entries: int
     files: tuple[str, ...]
@@ -242,9 +248,16 @@ class VerifyReport:
     n_recovered: int = 0
     """Crashes that left a torn line or took entries."""
     n_lost: int = 0
-    """Entries those took."""
+    """Entries those took, or whoever cut them off."""
+    n_headless: int = 0
+    """Recoveries that found entries and no head: what they lack cannot be told."""
     head: Head | None = None
     """Where the chain ends. Whoever keeps it elsewhere can tell later that nothing was written anew."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every entry that was ever written, and is not too old to be kept, is there as it was."""
+        return self.problem is None and not self.n_lost and not self.n_headless
 
 
 def verify(directory: Path) -> VerifyReport:
@@ -311,7 +324,7 @@ class _Check:
         self._problem: Finding | None = None
         self._missing = 0
         """The number that was expected where another came."""
-        self._n_entries = self._n_dropped = self._n_recovered = self._n_lost = 0
+        self._n_entries = self._n_dropped = self._n_recovered = self._n_lost = self._n_headless = 0
 
     def see(self, file: str, line: int, content: bytes) -> None:
         """Take the next line."""
@@ -348,6 +361,7 @@ class _Check:
             self._n_dropped,
             self._n_recovered,
             self._n_lost,
+            self._n_headless,
             self._head,
         )
 
@@ -358,6 +372,8 @@ class _Check:
         elif entry.event is Event.RECOVERED:
             self._n_recovered += 1
             self._n_lost += entry.n_lost
+            # A line that was torn, or entries that lack, are why there is a recovery, or else it is the head.
+            self._n_headless += not entry.n_lost and not entry.n_torn
 
     def _unsound(self, content: bytes, entry: AuditEntry | None) -> Finding | None:
         if self._unread is not None:

@@ -273,7 +273,7 @@ class BlobStore:
     def _stored(self, sha256: str) -> Path:
         if not _SHA256.fullmatch(sha256):
             raise Invalid(f"{sha256[:80]!r} is no sha256: it has 64 hexadecimal digits")
-        return self.directory / "sha256" / sha256[:2] / sha256
+        return self.directory / f"sha256/{sha256[:2]}/{sha256}"
 
     def _record(self, sha256: str) -> Path:
         return self.directory / "references" / f"{self._stored(sha256).name}.json"

@@ -131,6 +131,12 @@ class Library:
                 _link_symbolically(path, link)
         return links[0]
 
+    def served_files(self, path: str) -> tuple[str, ...]:
+        """Every file that is read where the one of that `path` is served; of a split model all of its shards."""
+        first = Path(path)
+        is_split = first.parent.parent == self._views
+        return tuple(map(str, sorted(first.parent.iterdir()))) if is_split else (path,)
+
     def _examine(self, repository: ModelRepository, commit: str) -> Contents:
         files = repository.files(commit)
         manifest = _manifest(repository, commit, files)

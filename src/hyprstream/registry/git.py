@@ -4,7 +4,6 @@ Git trusts much that is not ours: the user's configuration, hooks, helpers, the 
 call is a list of arguments, each has a time limit and a limit to what it may say, and no call can ask anybody for a password.
 """
 
-import base64
 import fcntl
 import os
 import re
@@ -111,6 +110,10 @@ _CONFIGURATION = {
     "http.lowSpeedTime": str(int(SILENCE_SECONDS)),
     "protocol.allow": "never",
 }
+
+_TOKEN = "HYPRSTREAM_GIT_TOKEN"
+_TOKEN_HELPER = f'!give() {{ test "$1" = get && printf \'username=hyprstream\\npassword=%s\\n\' "${_TOKEN}"; }}; give'
+"""What git asks for a password: it holds none itself, and is in no file."""
 
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -219,10 +222,10 @@ class Git:
         Raises:
             Invalid: the URL is none git may be given.
         """
-        secrets, remote = _remote_configuration(url, token)
+        remote, secrets = _remote_configuration(url, token)
         said: list[str] = []
         output = bytearray()
-        with self._started(args, b"", env or {}, remote) as process:
+        with self._started(args, b"", {**(env or {}), **secrets}, remote) as process:
             lines = _Lines()
             for is_output, chunk in _read(process, timeout, silence, is_remote=url is not None):
                 if is_output:
@@ -239,8 +242,8 @@ class Git:
             code = process.wait()
         printed = output.decode(errors="replace")
         if code:
-            raise failure(args, code, cleaned("\n".join([printed, *said]), secrets))
-        return cleaned(printed, secrets)
+            raise failure(args, code, cleaned("\n".join([printed, *said]), [*secrets.values()]))
+        return cleaned(printed, [*secrets.values()])
 
     @contextmanager
     def exclusive(self, wait: float = LOCK_SECONDS) -> Generator["Git"]:
@@ -402,20 +405,19 @@ def identity(author: str) -> dict[str, str]:
 
 def _remote_configuration(
     url: str | None, token: str | None
-) -> tuple[tuple[str, ...], dict[str, str]]:
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What git is configured with to reach one address, and the variable with what it may say there."""
     if url is None:
-        return (), {}
+        return {}, {}
     transport = transport_of(check_remote_url(url))
     configuration = {f"protocol.{transport}.allow": "always"}
     if token is None or transport not in ("https", "http"):
-        return (), configuration
-    # As a password, which every host of repositories takes. Bound to this host, and curl drops it where a redirection leads off.
-    encoded = base64.b64encode(f"hyprstream:{token}".encode()).decode()
+        return configuration, {}
+    # As a password, which every host of repositories takes, and given to whoever asks for this origin's. Not as a header: where
+    # the first answer redirects to another host, git sends the headers of the first there too.
     parts = urlsplit(url)
-    configuration[f"http.{parts.scheme}://{parts.netloc}/.extraHeader"] = (
-        f"Authorization: Basic {encoded}"
-    )
-    return (token, encoded), configuration
+    configuration[f"credential.{parts.scheme}://{parts.netloc}.helper"] = _TOKEN_HELPER
+    return configuration, {_TOKEN: token}
 
 
 def _read(

@@ -57,6 +57,11 @@ def read_ref(git_dir: Path, name: str) -> str | None:
     raise Corrupt(f"{git_dir}: references point at each other", hint="git fsck")
 
 
+def is_symbolic_ref(git_dir: Path, name: str) -> bool:
+    """Whether a reference is another name of another one."""
+    return (_read(git_dir / name) or "").startswith("ref: ")
+
+
 def head_branch(git_dir: Path) -> str | None:
     """The branch HEAD names, whether it exists or not; None where HEAD is a commit."""
     text = _read(git_dir / "HEAD") or ""
@@ -81,10 +86,10 @@ def peel_loose(git_dir: Path, oid: str) -> str | None:
 
 
 def _loose(git_dir: Path, prefix: str) -> Iterator[tuple[str, Ref]]:
-    for directory, _, files in os.walk(git_dir / prefix):
+    root = str(git_dir)
+    for directory, _, files in os.walk(f"{root}/{prefix.rstrip('/')}"):
         for file in files:
-            path = Path(directory, file)
-            name = path.relative_to(git_dir).as_posix()
+            name = f"{directory[len(root) + 1 :]}/{file}"
             if file.endswith(".lock"):
                 continue
             # A reference to nothing is left out, as `git for-each-ref` does.

@@ -13,10 +13,8 @@ from hyprstream.core.errors import SourceError
 from hyprstream.core.versions import Pointer
 from hyprstream.registry.blobs import BlobStore
 from hyprstream.registry.lfs_events import Downloading, Uploading
-from hyprstream.registry.lfs_http import LfsServer, server_url
 from hyprstream.registry.lfs_local import LocalObjects
 from hyprstream.registry.remote_urls import check_remote_url, redacted, transport_of
-from hyprstream.registry.sources.web import RETRY_DELAYS
 
 __all__ = ["Downloading", "LfsRemote", "Uploading", "encode_pointer", "parse_pointer"]
 
@@ -77,14 +75,14 @@ class LfsRemote:
         *,
         token: str | None = None,
         lfs_url: str | None = None,
-        retry_delays: Sequence[float] = RETRY_DELAYS,
+        retry_delays: Sequence[float] | None = None,
     ) -> None:
         """Make one.
 
         Args:
             token: sent to the origin of `remote_url` alone; `user:password` as Basic, anything else as Bearer.
             lfs_url: where its Git LFS server is, unless that follows from `remote_url`.
-            retry_delays: seconds between attempts that brought nothing.
+            retry_delays: seconds between attempts that brought nothing, unless those are as for any download.
 
         Raises:
             Invalid: an address is none a repository may be fetched from.
@@ -131,6 +129,9 @@ class LfsRemote:
                 f"{redacted(url)}: large files cannot be fetched or given over ssh",
                 hint="use the https address of the repository, or name that of its Git LFS server (lfs_url)",
             )
+        # What speaks HTTP takes longer to import than a model to be listed.
+        from hyprstream.registry.lfs_http import LfsServer, server_url
+
         return LfsServer(
             self._lfs_url or server_url(self._remote_url),
             remote_url=self._remote_url,

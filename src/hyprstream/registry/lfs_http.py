@@ -135,11 +135,12 @@ class LfsServer:
         *,
         remote_url: str,
         token: str | None = None,
-        retry_delays: Sequence[float] = RETRY_DELAYS,
+        retry_delays: Sequence[float] | None = None,
     ) -> None:
         self._url = url.rstrip("/")
         authorizations = {origin(remote_url): _authorization(token)} if token else {}
-        self._options = WebOptions(authorizations, retry_delays=retry_delays)
+        delays = RETRY_DELAYS if retry_delays is None else retry_delays
+        self._options = WebOptions(authorizations, retry_delays=delays)
 
     def download(
         self, pointers: Sequence[Pointer], blobs: BlobStore

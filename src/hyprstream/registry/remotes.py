@@ -125,11 +125,21 @@ class Remotes:
                 yield from self.download(name, fetched[head].oid)
 
     def download(self, name: str, commit: str) -> Generator[Event]:
-        """Bring the large files of a commit that are not here."""
+        """Bring the large files of a commit that are not here.
+
+        Raises:
+            Invalid: a pointer says another size than its file has.
+        """
         pointers = [file.pointer for file in read_tree(self._git, commit).values() if file.pointer]
         missing = [pointer for pointer in _unique(pointers) if not self._blobs.has(pointer.sha256)]
         if missing:
             yield from self._large(name).download(missing, self._blobs)
+        for pointer in pointers:
+            if (size := self._blobs.size(pointer.sha256)) != pointer.size:
+                raise Invalid(
+                    f"a pointer says that {pointer.sha256[:12]}… has {pointer.size} bytes; it has {size}",
+                    hint="its owner can commit the file itself once more",
+                )
 
     def push(
         self, name: str, branch: str, commit: str, *, force: bool, set_upstream: bool

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hyprstream.core.models import StoredModel
 from hyprstream.core.refs import ModelRef, is_model_name
+from hyprstream.registry.git_refs import is_symbolic_ref
 from hyprstream.registry.shelf import Shelf
 
 MAX_REMEMBERED = 4096
@@ -21,6 +22,8 @@ _Stamps = tuple[tuple[int, int, int] | None, ...]
 @dataclass(frozen=True, slots=True)
 class _Answer:
     model: StoredModel
+    weights: tuple[str, ...]
+    """Of a split model, every file."""
     stamps: _Stamps
 
 
@@ -36,32 +39,40 @@ class Standing:
         if not is_model_name(ref.name) or ref.is_digest:
             return look_up()
         known = self._answers.get(ref)
-        if known is not None and known.stamps == self._stamps(ref, known.model.path):
+        if known is not None and known.stamps == self._stamps(ref, known.weights):
             return known.model
         # Read before the answer: a change between the two makes the stamps old, and not the answer.
-        before = self._stamps(ref, "")
+        before = self._stamps(ref, ())
         model = look_up()
-        stamps = self._stamps(ref, model.path)
-        is_branch = ref.ref in self._shelf.repository(ref.name).branches()
-        if is_branch and stamps[:-1] == before[:-1]:
+        weights = self._shelf.library.served_files(model.path)
+        stamps = self._stamps(ref, weights)
+        if self._is_branch(ref) and stamps[: len(before)] == before:
             if len(self._answers) >= MAX_REMEMBERED:
                 self._answers.clear()
-            self._answers[ref] = _Answer(model, stamps)
+            self._answers[ref] = _Answer(model, weights, stamps)
         return model
 
     def knows(self, ref: ModelRef) -> bool:
         """Whether `ref` is a branch that can be served and stands as it stood."""
         known = self._answers.get(ref)
-        return known is not None and known.stamps == self._stamps(ref, known.model.path)
+        return known is not None and known.stamps == self._stamps(ref, known.weights)
 
-    def _stamps(self, ref: ModelRef, weights: str) -> _Stamps:
+    def _is_branch(self, ref: ModelRef) -> bool:
+        git = self._shelf.repository(ref.name)
+        # One that only points at another stands still while that one moves.
+        is_symbolic = is_symbolic_ref(git.git.git_dir, f"refs/heads/{ref.ref}")
+        return ref.ref in git.branches() and not is_symbolic
+
+    def _stamps(self, ref: ModelRef, weights: tuple[str, ...]) -> _Stamps:
         git = self._shelf.directory(ref.name) / "repo.git"
         paths: tuple[Path | str, ...] = (
             self._shelf.state.path(ref.name),
             git / "refs" / "heads" / ref.ref,
-            git / "refs" / "tags" / ref.ref,  # of the same name it would be ambiguous
+            # Of the same name they would be ambiguous.
+            git / "refs" / "tags" / ref.ref,
+            git / "refs" / "remotes" / ref.ref,
             git / "packed-refs",
-            weights,
+            *weights,
         )
         return tuple(map(_stamp, paths))
 
@@ -69,7 +80,7 @@ class Standing:
 def _stamp(path: Path | str) -> tuple[int, int, int] | None:
     # References and records are replaced and never written to, so that a new one has another inode.
     try:
-        found = os.stat(path)  # noqa: PTH116  (half the cost of Path.stat, five times per request)
+        found = os.stat(path)  # noqa: PTH116  (half the cost of Path.stat, six times per request)
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size

@@ -110,7 +110,7 @@ def walk(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
     pending = [""]
     while pending:
         prefix = pending.pop()
-        with os.scandir(directory / prefix) as entries:
+        with os.scandir(f"{directory}/{prefix}") as entries:
             for entry in entries:
                 path = prefix + entry.name
                 if entry.is_dir(follow_symlinks=False):

@@ -31,7 +31,8 @@ def proven_peer(connection: HTTPConnection) -> str | None:
     wire = connection.scope.get("state", {}).get(STATE)
     if not isinstance(wire, Connection):
         return None
-    if wire.certified is not None:
+    if wire.has_certificate:
+        # Never its machine's user instead: what passes TLS on for strangers runs as somebody here.
         return wire.certified
     if any(name in connection.headers for name in _FORWARDED):
         return None
@@ -43,6 +44,12 @@ class Connection:
 
     def __init__(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+
+    @cached_property
+    def has_certificate(self) -> bool:
+        """Whether the other end has shown a certificate, with a name that can be used or without."""
+        tls = cast("ssl.SSLObject | None", self._transport.get_extra_info("ssl_object"))
+        return tls is not None and bool(tls.getpeercert())
 
     @cached_property
     def certified(self) -> str | None:

@@ -51,8 +51,9 @@ class Access:
     def identify(self, key: str | None, *, peer: str | None, door: Door) -> Principal:
         """The holder of `key`. Without one, `peer` (`local:alice`, `peer:node-7`) if the connection proves it, else anonymous.
 
-        A key nobody issued, such as the dummy that clients insist on, counts as none where the policy allows the keyless
-        anything.
+        Whom the policy allows nothing as `peer` is anonymous where that allows more: who is known may do no less than who is
+        not. A key nobody issued, such as the dummy that clients insist on, counts as none where the policy allows the
+        keyless anything.
 
         Raises:
             Unauthenticated: the token is not valid; a key is configured and this is none, or another one; or the key is
@@ -62,12 +63,15 @@ class Access:
             return _through(self._tokens.identify(key), door)
         if self._digest is not None:
             return Principal(self._holder(key, self._digest), door)
-        subject = peer or ANONYMOUS.subject
-        if key and not self._policy.has_rules_for(subject):
+        subjects = (peer, ANONYMOUS.subject) if peer else (ANONYMOUS.subject,)
+        for subject in subjects:
+            if self._policy.has_rules_for(subject):
+                return Principal(subject, door)
+        if key:
             raise Unauthenticated(
                 "the API key is not valid", hint="send a token: hyprstream policy token create USER"
             )
-        return Principal(subject, door)
+        return Principal(subjects[0], door)
 
     def _holder(self, key: str | None, digest: bytes) -> str:
         if not key:

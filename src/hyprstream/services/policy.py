@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyprstream.core.errors import Conflict, NotFound
+from hyprstream.core.errors import Conflict, Invalid, NotFound
 from hyprstream.core.ports import TextHistory
 from hyprstream.core.principal import (
     POLICY,
@@ -137,7 +137,7 @@ class PolicyService:
             text=text,
             rules=rules.parse(text),
             problem=self._policy.problem,
-            has_draft=self._draft() != text,
+            has_draft=self._visible_draft() != text,
         )
 
     def text(self, principal: Principal) -> str:
@@ -148,8 +148,14 @@ class PolicyService:
     def check(
         self, principal: Principal, asked: Principal, action: Action, resource: Resource
     ) -> Decision:
-        """Whether `asked` may do `action` to `resource`, and why."""
+        """Whether `asked` may do `action` to `resource`, and why.
+
+        Raises:
+            Invalid: the newest version is broken, and what running servers still go by is not known here.
+        """
         self._policy.require(principal, Action.QUERY, POLICY)
+        if self._policy.problem is not None:
+            rules.parse(self._running())
         return self._policy.explain(asked, action, resource)
 
     def explain(
@@ -182,7 +188,7 @@ class PolicyService:
         self._policy.require(principal, Action.QUERY, POLICY)
         old = self._running() if against == HEAD else self._version(against)[1]
         name = "running" if against == HEAD else against
-        return Change(old, self._draft(), name, "draft")
+        return Change(old, self._visible_draft(), name, "draft")
 
     def validate(self, principal: Principal) -> Change:
         """The draft beside the running policy.
@@ -196,7 +202,7 @@ class PolicyService:
     def open_draft(self, principal: Principal) -> Path:
         """The file to edit; a new one explains the format."""
         self._policy.require(principal, Action.MANAGE, POLICY)
-        if self._history.draft() is None:
+        if not self._history.draft_path.exists():
             self._history.write_draft(self._running() or NEW_DRAFT)
         return self._history.draft_path
 
@@ -251,17 +257,38 @@ class PolicyService:
 
     def _draft(self) -> str:
         """What the draft says; without one, what is running."""
-        draft = self._history.draft()
+        try:
+            draft = self._history.draft()
+        except Invalid as error:
+            hint = "hyprstream policy edit, or give it up: hyprstream policy rollback HEAD"
+            raise Invalid(error.message, param="policy", hint=hint) from None
         return self._running() if draft is None else draft
+
+    def _visible_draft(self) -> str:
+        """The same to look at; what is no text has marks in its place."""
+        try:
+            return self._draft()
+        except Invalid:
+            return self._history.draft_path.read_text("utf-8", errors="replace")
 
     def _sound(self, change: Change) -> Change:
         rules.parse(change.new)
         return change
 
     def _replace(self, change: Change, message: str) -> Change:
-        if not change.is_empty:
-            self._history.write_draft(change.new)
-        return self._commit(change, message)
+        if change.is_empty:
+            return change
+        before = self._history.draft()
+        self._history.write_draft(change.new)
+        try:
+            return self._commit(change, message)
+        except Exception:
+            # Else the next attempt would take our own text for somebody's unapplied draft.
+            if before is None:
+                self._history.draft_path.unlink(missing_ok=True)
+            else:
+                self._history.write_draft(before)
+            raise
 
     def _commit(self, change: Change, message: str) -> Change:
         if change.is_empty:
@@ -271,14 +298,14 @@ class PolicyService:
         return replace(change, is_done=True, version=version)
 
     def _give_up_draft(self, *, is_dry_run: bool) -> Change:
-        change = Change(self._draft(), self._running(), "draft", "running")
+        change = Change(self._visible_draft(), self._running(), "draft", "running")
         if is_dry_run or change.is_empty:
             return change
         self._history.write_draft(change.new)
         return replace(change, is_done=True)
 
     def _refuse_unapplied_draft(self) -> None:
-        if self._draft() not in (self._running(), NEW_DRAFT):
+        if self._visible_draft() not in (self._running(), NEW_DRAFT):
             raise Conflict(
                 "the draft has changes that were never in force, and they would be lost",
                 hint="hyprstream policy apply, or give them up: hyprstream policy rollback HEAD",

@@ -11,7 +11,7 @@ from hyprstream.core.ports import Policy
 from hyprstream.core.principal import REGISTRY, Action, Principal
 from hyprstream.core.refs import ModelRef
 from hyprstream.core.versions import TextVersion, TreeFile
-from hyprstream.services.repositories import Names, RepositoryService, visible_names
+from hyprstream.services.repositories import Names, RepositoryService, commit_of, visible_names
 from hyprstream.services.versions import Versions
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class RegistryService:
         """One version with its files, and the branches, tags and remotes around it."""
         ref = self._versions.require(principal, Action.QUERY, ref)
         repository = self._registry.repository(ref.name)
-        commit = repository.resolve(ref.ref)
+        commit = commit_of(self._registry, ref)
         model, problem = self._served(ref)
         return Inspection(
             ref=ref,
@@ -193,9 +193,21 @@ class RegistryService:
         return self._registry.log(limit)
 
     def undo(self, principal: Principal, revision: str = "HEAD") -> TextVersion:
-        """Take one change of the registry back by another."""
+        """Take one change of the registry back by another.
+
+        Raises:
+            NotFound: there is no such change.
+            Conflict: a later change stands in its way.
+        """
         self._policy.require(principal, Action.MANAGE, REGISTRY)
-        return self._registry.undo(revision)
+        try:
+            return self._registry.undo(revision)
+        except NotFound:
+            raise NotFound(
+                f"the registry has no change {revision[:80]!r}",
+                kind="version",
+                hint="hyprstream registry log",
+            ) from None
 
     def _served(self, ref: ModelRef) -> tuple[StoredModel | None, str | None]:
         try:

@@ -1,6 +1,6 @@
 """What is done to one model: versions, worktrees, remotes. Knows who may; how it is done is the registry's business."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -52,7 +52,7 @@ class RepositoryService:
     def log(self, principal: Principal, ref: ModelRef, limit: int) -> list[TextVersion]:
         """The commits a version is made of, newest first."""
         ref = self._versions.require(principal, Action.QUERY, ref)
-        return self._repository(ref).log(ref.ref, limit)
+        return self._repository(ref).log(commit_of(self._registry, ref), limit)
 
     def diff(self, principal: Principal, old: ModelRef, new: ModelRef) -> Comparison:
         """What changed from one version to another, of one model or of two."""
@@ -72,8 +72,13 @@ class RepositoryService:
 
         Raises:
             Conflict: nothing changed, or a merge waits.
+            Invalid: the message says nothing.
         """
         ref = self._versions.require(principal, Action.WRITE, ref)
+        if not message.strip():
+            raise Invalid(
+                "the message is empty", param="message", hint=f'hyprstream commit {ref} -m "Why"'
+            )
         repository = self._repository(ref)
         _require_branch(repository, ref)
         return repository.commit(ref.ref, message, author=author, allow_empty=allow_empty)
@@ -83,7 +88,8 @@ class RepositoryService:
         new = self._versions.require_new(principal, Action.WRITE, new)
         start = self._versions.require(principal, Action.QUERY, start)
         repository = self._repository(new)
-        repository.create_branch(new.ref, repository.resolve(start.ref))
+        _require_room(new.ref, repository.branches(), "branch")
+        repository.create_branch(new.ref, commit_of(self._registry, start))
         return repository.add_worktree(new.ref)
 
     def delete_branch(self, principal: Principal, ref: ModelRef, force: bool = False) -> None:
@@ -108,7 +114,8 @@ class RepositoryService:
         new = self._versions.require_new(principal, Action.WRITE, new)
         start = self._versions.require(principal, Action.QUERY, start)
         repository = self._repository(new)
-        commit = repository.resolve(start.ref)
+        commit = commit_of(self._registry, start)
+        _require_room(new.ref, repository.tags(), "tag")
         repository.create_tag(new.ref, commit, message)
         return commit
 
@@ -135,7 +142,8 @@ class RepositoryService:
             )
         repository = self._repository(target)
         _require_branch(repository, target)
-        return repository.merge(target.ref, source.ref, message=message, ff=ff)
+        version = commit_of(self._registry, source) if source.is_digest else source.ref
+        return repository.merge(target.ref, version, message=message, ff=ff)
 
     def merge_abort(self, principal: Principal, target: ModelRef) -> None:
         """Give up a merge whose conflicts wait."""
@@ -182,7 +190,7 @@ class RepositoryService:
     def fetch_files(self, principal: Principal, ref: ModelRef) -> Generator["Event"]:
         """Bring the large files of a version here that are not, from the remote its branch follows."""
         ref = self._versions.require(principal, Action.QUERY, ref)
-        return _missing_files(self._repository(ref), ref.ref)
+        return _missing_files(self._repository(ref), ref)
 
     def worktree(self, principal: Principal, ref: ModelRef) -> tuple[Worktree, Status]:
         """The worktree of one branch and how it stands."""
@@ -271,7 +279,7 @@ class RepositoryService:
 
     def _side(self, ref: ModelRef) -> Side:
         repository = self._repository(ref)
-        commit = repository.resolve(ref.ref)
+        commit = commit_of(self._registry, ref)
         try:
             facts = self._registry.resolve(ref).facts
         except (
@@ -283,6 +291,16 @@ class RepositoryService:
         return Side(ref, commit, files, facts, lambda path: repository.read(commit, path))
 
 
+def commit_of(registry: "Registry", ref: ModelRef) -> str:
+    """The full id of the commit a reference names."""
+    # Git knows no digests; the weights that one names are here, or it would name nothing.
+    return (
+        registry.resolve(ref).commit
+        if ref.is_digest
+        else registry.repository(ref.name).resolve(ref.ref)
+    )
+
+
 def _require_branch(repository: "ModelRepository", ref: ModelRef) -> None:
     if ref.ref not in repository.branches():
         raise Conflict(
@@ -291,8 +309,22 @@ def _require_branch(repository: "ModelRepository", ref: ModelRef) -> None:
         )
 
 
-def _missing_files(repository: "ModelRepository", version: str) -> Generator["Event"]:
+def _require_room(name: str, others: Iterable[str], what: str) -> None:
+    # A name is a path to Git, and what is a file there cannot be a directory too.
+    for other in others:
+        if other.startswith(f"{name}/") or name.startswith(f"{other}/"):
+            raise Conflict(
+                f"there is a {what} {other!r}, and one name cannot be the beginning of another",
+                hint="choose another name",
+            )
+
+
+def _missing_files(repository: "ModelRepository", ref: ModelRef) -> Generator["Event"]:
     from hyprstream.registry.transfer import shown
+
+    if ref.is_digest:  # its weights are here, or it would name nothing
+        return
+    version = ref.ref
 
     remotes = repository.remotes()
     upstream = repository.status(version).upstream if version in repository.branches() else None

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from hyprstream.core.errors import Conflict, Denied, NotFound
+from hyprstream.core.errors import Conflict, Denied, Invalid, NotFound
 from hyprstream.core.principal import Action, Principal, Resource, Scope
+from hyprstream.policy.rules import KINDS
 
 if TYPE_CHECKING:
     from hyprstream.policy.policy import CasbinPolicy
@@ -43,10 +44,13 @@ class TokenService:
         """Issue a token. `expires` is counted from now, None is never; no scopes is no limit beyond the policy's.
 
         Raises:
+            Invalid: a scope could never cover anything.
             Denied: the principal's own token is limited, and this one could be wider.
         """
         self._policy.require(principal, Action.MANAGE, Resource("token", user))
         _refuse_limited(principal)
+        for scope in scopes:
+            _refuse_vain(scope)
         issued = self._store.create(user, name=name, expires=expires, scopes=scopes)
         return self._issued(issued)
 
@@ -113,6 +117,18 @@ class TokenService:
     def _issued(self, issued: "IssuedToken") -> Issued:
         record = issued.record
         return Issued(issued.token, record, self._policy.has_rules_for(f"token:{record.user}"))
+
+
+def _refuse_vain(scope: Scope) -> None:
+    head, colon, _ = scope.pattern.partition(":")
+    stem = head.removesuffix("*") if not colon else head
+    is_open = not colon and head.endswith("*")
+    if not any(kind.startswith(stem) if is_open else kind == stem for kind in KINDS):
+        raise Invalid(
+            f"the scope {str(scope)!r} covers nothing",
+            param="scope",
+            hint=f"write model:* or infer:model:*; there are {', '.join(KINDS)}",
+        )
 
 
 def _refuse_limited(principal: Principal) -> None:

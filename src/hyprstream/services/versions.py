@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from hyprstream.core.errors import Denied, NotFound
+from hyprstream.core.errors import Conflict, Denied, NotFound, Unauthenticated
 from hyprstream.core.ports import Policy
-from hyprstream.core.principal import Action, Principal, Resource, model_resource
+from hyprstream.core.principal import REGISTRY, Action, Principal, Resource, model_resource
 from hyprstream.core.refs import ModelRef
 
 
@@ -87,7 +87,7 @@ class Versions:
         try:
             canonical = self._names.canonical(ref)
             branches = self._names.branches_of(canonical)
-        except NotFound as error:
+        except (NotFound, Conflict) as error:
             raise self._as_seen(principal, error, ref) from None
         if canonical != ref:
             self._ask(principal, action, model_resource(canonical), ref)
@@ -117,10 +117,16 @@ class Versions:
     ) -> None:
         try:
             self._policy.require(principal, action, resource)
-        except Denied:
-            if action is Action.QUERY or not self._policy.allows(principal, Action.QUERY, resource):
-                raise _not_found(written) from None
-            raise
+        except (Denied, Unauthenticated):
+            is_seen = action is not Action.QUERY and self._policy.allows(
+                principal, Action.QUERY, resource
+            )
+            # Whoever shows no key and may not list the models is to show one. Whoever may list them must not learn of those
+            # that are not listed.
+            is_asked = principal.is_anonymous and not self._may_list(principal)
+            if is_seen or is_asked:
+                raise
+            raise _not_found(written) from None
 
     def _canonical_name(self, principal: Principal, name: str) -> str:
         try:
@@ -128,10 +134,19 @@ class Versions:
         except NotFound as error:
             raise self._as_seen(principal, error, name) from None
 
-    def _as_seen(self, principal: Principal, error: NotFound, written: object) -> NotFound:
-        # The registry's hints name what is near, which would tell of the hidden; then absent and hidden look the same.
-        sees_all = all(self.sees(principal, entry.ref) for entry in self._names.entries())
+    def _as_seen(
+        self, principal: Principal, error: NotFound | Conflict, written: object
+    ) -> NotFound | Conflict:
+        # The registry's words name what is near, branches without files among it: they are for those who keep the models.
+        # To everybody else what is absent looks like what is hidden.
+        is_keeper = self._policy.allows(principal, Action.WRITE, REGISTRY)
+        sees_all = is_keeper and all(
+            self.sees(principal, entry.ref) for entry in self._names.entries()
+        )
         return error if sees_all else _not_found(written)
+
+    def _may_list(self, principal: Principal) -> bool:
+        return self._policy.allows(principal, Action.QUERY, REGISTRY)
 
 
 def _not_found(written: object) -> NotFound:

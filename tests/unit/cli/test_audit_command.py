@@ -84,3 +84,37 @@ def test_a_time_is_so_long_ago_or_a_date(text: str, meant: str) -> None:
 def test_a_time_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(Invalid, match="is not a time"):
         parse_since(text, NOON)
+
+
+def test_entries_cut_off_the_end_are_missed_though_the_log_goes_on(
+    hyprstream: Command, log: Path
+) -> None:
+    hyprstream("policy", "check", "alice", "registry", "query")
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-2]))
+    hyprstream("policy", "show")
+    outcome = hyprstream("audit", "verify")
+    assert outcome.code == 1
+    assert outcome.out.startswith("not whole: ")
+    assert "lost, by a power cut or by somebody's hand: 2" in outcome.err
+
+
+def test_a_head_that_was_deleted_is_missed(hyprstream: Command, log: Path) -> None:
+    log.with_name("audit.head").unlink()
+    hyprstream("policy", "show")
+    outcome = hyprstream("audit", "verify")
+    assert (outcome.code, outcome.out[:9]) == (1, "not whole")
+    assert "audit.head was missing" in outcome.err
+
+
+def test_what_a_stranger_asked_for_gives_the_terminal_no_commands(hyprstream: Command) -> None:
+    hyprstream("policy", "check", "alice", "registry", "query")
+    hyprstream("policy", "token", "list", "\x1b[31mred")
+    out = hyprstream("audit", "tail").out
+    assert "red" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("subject", ["lokal:alice", "", "peer:"])
+def test_a_user_that_cannot_be_is_bad_usage(hyprstream: Command, subject: str) -> None:
+    assert hyprstream("audit", "grep", "--subject", subject).code == 2
+    assert hyprstream("policy", "check", subject, "registry", "query").code == 2

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -310,3 +311,54 @@ def test_a_resource_is_read_as_a_user_means_it(text: str, meant: str) -> None:
 def test_a_pattern_is_no_model() -> None:
     with pytest.raises(Invalid, match="model reference"):
         parse_resource("model:*")
+
+
+@pytest.mark.parametrize("editor", ["nano 'x", " "])
+def test_an_editor_that_cannot_be_read_is_one_line_or_vi(
+    hyprstream: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, editor: str
+) -> None:
+    monkeypatch.setenv("VISUAL", editor)
+    monkeypatch.setattr("subprocess.run", _no_such_program)
+    outcome = hyprstream("policy", "edit")
+    assert outcome.code == 2
+    assert "hyprstream policy edit" in outcome.err
+
+
+def _no_such_program(command: list[str], **_options: object) -> None:
+    raise FileNotFoundError(2, "No such file", command[0])
+
+
+def test_a_message_gives_the_terminal_no_commands(hyprstream: Command, edit: Edit) -> None:
+    edit(ALLOW_ALICE)
+    said = hyprstream("policy", "apply", "-m", "\x1b[31mred").err
+    shown = hyprstream("policy", "history").out + hyprstream("policy", "history", "--oneline").out
+    assert "red" in said
+    assert "red" in shown
+    assert "\x1b" not in said + shown + hyprstream("policy", "show").err
+
+
+def test_a_draft_that_is_no_text_hides_nothing_and_can_be_given_up(
+    hyprstream: Command, draft: Path
+) -> None:
+    hyprstream("policy", "apply-template", "local")
+    sound = draft.read_bytes()
+    draft.write_bytes(b"p, local:*, *, *, *, allow\n\xff")
+    shown = hyprstream("policy", "show")
+    assert (shown.code, "the draft says something else" in shown.err) == (0, True)
+    assert hyprstream("policy", "diff").code == 0
+    refused = hyprstream("policy", "apply")
+    assert (refused.code, "rollback HEAD" in refused.err) == (2, True)
+    assert hyprstream("policy", "rollback", "HEAD").code == 0
+    assert draft.read_bytes() == sound
+
+
+def test_a_broken_version_is_not_taken_for_one_that_denies(
+    hyprstream: Command, draft: Path
+) -> None:
+    hyprstream("policy", "apply-template", "local")
+    draft.write_text("p, broken\n")
+    git = ["git", "-C", str(draft.parent), "-c", "user.name=x", "-c", "user.email=x@x"]
+    subprocess.run([*git, "commit", "--quiet", "--all", "-m", "by hand"], check=True)
+    outcome = hyprstream("policy", "check", "local:alice", "registry", "query")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "line 1, column 10" in outcome.err

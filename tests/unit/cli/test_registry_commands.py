@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from hyprstream import bootstrap
+from hyprstream.cli import options
 from hyprstream.core.errors import Denied
 from hyprstream.core.principal import Action, Principal, Resource
+from hyprstream.core.refs import ModelRef
 from hyprstream.registry.registry import Registry
 from hyprstream.services.registry import RegistryTools
 from hyprstream.settings import Settings
 from support.command_line import Command, Outcome
-from support.model_remote import ModelRemote, gguf
+from support.model_remote import ModelRemote, gguf, git
 
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -433,3 +435,57 @@ def test_what_a_policy_does_not_let_change_is_refused(hyprstream, cloned, regist
         ["clone", cloned.url, "--name", "other"],
     ):
         assert hyprstream(*command).code == 4, command
+
+
+def test_weights_named_by_their_digest_are_inspected_logged_and_compared(hyprstream, cloned):
+    newest = cloned.commit("main")
+    digest = as_json(hyprstream("inspect", "tiny", "--json"))["model"]["sha256"]
+    named = f"tiny@sha256:{digest}"
+    assert newest in hyprstream("inspect", named).out
+    assert as_json(hyprstream("log", named, "--json"))[0]["id"] == newest
+    assert as_json(hyprstream("diff", named, "tiny", "--json"))["differences"] == []
+    assert hyprstream("merge", "tiny", named).code == 0
+
+
+def test_a_commit_needs_a_message(hyprstream, pulled, registry):
+    (worktree(registry) / "README.md").write_text("# Mine\n")
+    outcome = hyprstream("commit", "tiny", "-m", " ")
+    assert outcome.code == 2
+    assert "-m" in outcome.err
+
+
+def test_a_commit_somebody_made_without_a_message_is_inspected(hyprstream, remote, tmp_path):
+    work = tmp_path / "hub" / "tiny.git-work"
+    git("checkout", "--quiet", "main", at=work)
+    git("commit", "--quiet", "--allow-empty", "--allow-empty-message", "-m", "", at=work)
+    git("push", "--quiet", str(remote.path), "main", at=work)
+    assert hyprstream("clone", remote.url).code == 0
+    for command in ("inspect", "log"):
+        assert remote.commit("main")[:8] in hyprstream(command, "tiny").out
+
+
+def test_a_version_with_a_slash_is_no_path():
+    assert options.resolve("tiny:lora/medical") == (ModelRef("tiny", "lora/medical"), [])
+
+
+def test_a_file_that_is_called_as_a_model_does_not_stand_in_for_it(
+    hyprstream, pulled, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").write_text("notes")
+    assert as_json(hyprstream("show", "tiny", "--json"))["ref"] == "tiny:main"
+
+
+def test_undoing_what_the_registry_never_did_names_its_log(hyprstream, pulled):
+    outcome = hyprstream("registry", "undo", "nope")
+    assert outcome.code == 3
+    assert "'nope'" in outcome.err and "hyprstream registry log" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["branch", "tag"])
+@pytest.mark.parametrize(("first", "second"), [("lora", "lora/one"), ("lora/one", "lora")])
+def test_a_name_that_begins_another_is_refused(hyprstream, pulled, command, first, second):
+    assert hyprstream(command, "tiny", first).code == 0
+    outcome = hyprstream(command, "tiny", second)
+    assert outcome.code == 1
+    assert repr(first) in outcome.err and "choose another name" in outcome.err

@@ -100,4 +100,6 @@ def test_a_flag_out_of_range_is_refused(hyprstream: Command) -> None:
 def test_the_example_survives_a_shell() -> None:
     words = shlex.split(curl_example("http://[::1]:1", "fake", with_key=False))
     assert words[:2] == ["curl", "http://[::1]:1/v1/chat/completions"]
+    proven = shlex.split(curl_example("https://a:1", "fake", with_key=False, with_certificate=True))
+    assert proven[2:6] == ["--cert", "client.pem", "--key", "client.key"]
     assert words[-1] == '{"model": "fake", "messages": [{"role": "user", "content": "Hello!"}]}'

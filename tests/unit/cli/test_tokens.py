@@ -70,6 +70,13 @@ def test_a_revoked_token_leaves_the_list(hyprstream: Command) -> None:
     assert hyprstream("policy", "token", "revoke", "dev").code == 3
 
 
+def test_tokens_are_found_under_either_name_of_their_user(hyprstream: Command) -> None:
+    hyprstream("policy", "token", "create", "alice", "--name", "dev")
+    assert "dev" in hyprstream("policy", "token", "list", "token:alice").out
+    assert hyprstream("policy", "token", "rotate", "dev", "--user", "token:alice").code == 0
+    assert hyprstream("policy", "token", "revoke", "dev", "--user", "alice").code == 0
+
+
 def test_a_rotated_token_is_printed_once_too(hyprstream: Command) -> None:
     old = hyprstream("policy", "token", "create", "alice", "--name", "dev").out
     outcome = hyprstream("policy", "token", "rotate", "dev")

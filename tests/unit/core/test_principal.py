@@ -59,6 +59,7 @@ def test_a_scope_of_two_parts_is_for_every_action() -> None:
 def test_a_scope_with_an_action_is_for_that_one() -> None:
     scope = Scope.parse("infer:model:qwen3")
     assert scope.allows(Action.INFER, model_resource(ModelRef("qwen3", "v1")))
+    assert scope.allows(Action.INFER, model_resource(ModelRef("qwen3", f"sha256:{'0' * 64}")))
     assert not scope.allows(Action.WRITE, model_resource(ModelRef("qwen3", "v1")))
     assert not scope.allows(Action.INFER, Resource("model", "llama:main"))
 

@@ -343,6 +343,7 @@ def test_a_torn_line_is_closed_by_an_entry_that_tells_of_it(tmp_path: Path, n_cu
     write(tmp_path)
     report = verify(tmp_path)
     assert (report.problem, report.n_recovered, report.n_lost) == (None, 1, 0)
+    assert report.is_whole
     assert [entry.event for entry in tail(tmp_path, 2)] == [Event.RECOVERED, Event.DECISION]
     assert tail(tmp_path, 2)[0].n_torn == len(torn)
     assert lines(tmp_path)[2] == torn + b"\n", "what was left is kept"
@@ -378,6 +379,7 @@ def test_entries_that_are_gone_at_the_end_are_told_of_and_their_numbers_not_used
     write(tmp_path)
     report = verify(tmp_path)
     assert (report.problem, report.n_recovered, report.n_lost) == (None, 1, 2)
+    assert not report.is_whole
     assert [entry.seq for entry in tail(tmp_path, 9)] == [1, 2, 3, 6, 7]
 
 
@@ -396,6 +398,7 @@ def test_a_head_that_is_gone_is_made_again_and_told_of(tmp_path: Path) -> None:
     write(tmp_path)
     report = verify(tmp_path)
     assert (report.n_entries, report.n_recovered, report.problem) == (5, 1, None)
+    assert (report.n_headless, report.is_whole) == (1, False)
 
 
 # When it cannot be written.
@@ -445,6 +448,7 @@ def test_a_directory_that_cannot_be_written_is_a_problem_and_no_failure(
         assert log.problem is not None and str(directory) in log.problem
         errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
         assert len(errors) == 1, "it is logged once"
+        assert not errors[0].exc_info, "a disk's refusal is no bug of ours"
         directory.unlink()
         log.record(ALICE, Action.INFER, MODEL, YES)
         eventually(lambda: log.problem is None)

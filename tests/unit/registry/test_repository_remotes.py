@@ -245,3 +245,16 @@ def test_a_remote_with_what_no_model_may_hold_is_refused(
     with pytest.raises(Invalid):
         model.add_worktree("main")
     assert not model.worktree_path("main").exists()
+
+
+@pytest.mark.parametrize("size", [5, 1 << 50])
+def test_a_pointer_that_lies_about_the_size_of_a_file_that_is_here_is_refused(
+    model: ModelRepository, clone: ModelRepository, theirs: Path, size: int
+) -> None:
+    weights = model.files("main")["model.gguf"].pointer
+    assert weights is not None
+    pointer = blob(theirs, encode_pointer(Pointer(weights.sha256, size)))
+    commit_entries(theirs, {"model.gguf": ("100644", pointer)}, branch="lie")
+
+    with pytest.raises(Invalid, match=f"has {size} bytes; it has {len(WEIGHTS)}"):
+        list(clone.fetch("origin", "lie"))

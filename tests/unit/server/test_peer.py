@@ -232,3 +232,15 @@ def test_a_certificate_proves_its_name_if_it_has_one_that_a_policy_can_write(
     certificate: dict[str, object], expected: str | None
 ) -> None:
     assert certified(**certificate) == expected
+
+
+def test_a_certificate_without_a_usable_name_does_not_make_a_local_user_of_who_passes_it_on() -> (
+    None
+):
+    here = ("127.0.0.1", 1)
+    tls = SimpleNamespace(getpeercert=lambda: {"subject": subject("Acme, Inc.")})
+    info = {"ssl_object": tls, "sockname": here, "peername": here}
+    wire = Connection(SimpleNamespace(get_extra_info=info.get))  # type: ignore[arg-type]
+    wire.__dict__["local"] = "local:proxy"
+    scope = {"type": "http", "headers": [], "state": {STATE: wire}}
+    assert proven_peer(HTTPConnection(scope)) is None

@@ -94,4 +94,13 @@ def test_a_dummy_key_is_a_wrong_one_where_the_keyless_may_do_nothing() -> None:
     with pytest.raises(Unauthenticated, match="not valid"):
         identified(access("local:bob"), "dummy")
     with pytest.raises(Unauthenticated, match="not valid"):
-        identified(access("anonymous"), "dummy", "local:bob")
+        identified(access(), "dummy", "local:bob")
+
+
+@pytest.mark.parametrize("key", [None, "dummy"])
+@pytest.mark.parametrize("peer", ["local:bob", "peer:node-7"])
+def test_whom_the_policy_does_not_know_may_do_what_the_anonymous_may(
+    key: str | None, peer: str
+) -> None:
+    assert identified(access("anonymous"), key, peer).is_anonymous
+    assert identified(access("anonymous", peer), key, peer) == Principal(peer)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hyprstream.core.errors import Conflict, Denied, Invalid, NotFound
+from hyprstream.core.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from hyprstream.core.principal import Action, Door, Principal, Resource
 from hyprstream.registry.history import GitTextHistory
 from hyprstream.services.policy import PolicyService, PolicyTools
@@ -234,3 +234,17 @@ def test_a_version_broken_behind_our_back_is_pointed_at_and_rolled_back(
     assert service.text(ME) == "p, token:alice\n"
     assert service.rollback(ME).is_done
     assert service.check(ME, ALICE, Action.INFER, MODEL).is_allowed
+
+
+def test_a_template_that_could_not_be_committed_leaves_no_draft(
+    service: PolicyService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_self: GitTextHistory, _message: str) -> None:
+        raise Unavailable("there is no git program")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GitTextHistory, "commit", refuse)
+        with pytest.raises(Unavailable):
+            service.apply_template(ME, "local")
+    assert not service.show(ME).has_draft
+    assert service.apply_template(ME, "public-read").is_done

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyprstream.core.errors import Conflict, Denied, NotFound
+from hyprstream.core.errors import Conflict, Denied, Invalid, NotFound
 from hyprstream.core.principal import Principal, Scope
 from hyprstream.services.policy import PolicyTools
 from hyprstream.services.tokens import TokenService
@@ -110,3 +110,18 @@ def test_a_rotated_token_keeps_its_name_and_scopes(service: TokenService) -> Non
     assert new.record.id != old.record.id
     assert (new.record.name, new.record.scopes) == ("dev", old.record.scopes)
     assert [record.id for record in service.list(ME)] == [new.record.id]
+
+
+@pytest.mark.parametrize("scope", ["bogus:*", "infr:model:*", "models*", "infer:infer:*"])
+def test_a_scope_that_could_never_cover_anything_is_refused(
+    service: TokenService, scope: str
+) -> None:
+    with pytest.raises(Invalid, match="covers nothing"):
+        service.create(ME, "alice", name="dev", expires=MONTH, scopes=[Scope.parse(scope)])
+    assert service.list(ME) == []
+
+
+@pytest.mark.parametrize("scope", ["*", "mod*", "infer:*", "registry", "model:smollm2:main"])
+def test_a_scope_that_could_cover_something_is_taken(service: TokenService, scope: str) -> None:
+    scopes = [Scope.parse(scope)]
+    assert service.create(ME, "alice", name="dev", expires=MONTH, scopes=scopes).record.scopes

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from hyprstream.core.errors import Denied, HyprstreamError, NotFound
-from hyprstream.core.principal import Action, Principal, Resource, covers
+from hyprstream.core.errors import Conflict, Denied, HyprstreamError, NotFound, Unauthenticated
+from hyprstream.core.principal import ANONYMOUS, Action, Principal, Resource, covers
 from hyprstream.core.refs import ModelRef
 from hyprstream.services.versions import Versions
 
@@ -33,6 +33,8 @@ class Names:
         return ModelRef("m", ref.ref)
 
     def branches_of(self, ref: ModelRef) -> tuple[ModelRef, ...]:
+        if ref.ref == "twice":
+            raise Conflict(f"'twice' means {MAIN} and {SECRET}")
         commit = (BRANCHES | OTHERS).get(ref.ref)
         if commit is None:
             raise NotFound(f"no version {ref}", hint="did you mean m:secret?")
@@ -57,12 +59,16 @@ class Rules:
     def require(self, principal: Principal, action: Action, resource: Resource) -> None:
         self.asked.append((action, str(resource)))
         if not self.allows(principal, action, resource):
+            if principal.is_anonymous:
+                raise Unauthenticated(f"whoever shows no key may not {action} {resource}")
             raise Denied(f"{principal} may not {action} {resource}")
 
 
-def refusal(rules: Rules, action: Action, ref: str) -> HyprstreamError:
+def refusal(
+    rules: Rules, action: Action, ref: str, principal: Principal = ALICE
+) -> HyprstreamError:
     with pytest.raises(HyprstreamError) as caught:
-        Versions(rules, Names()).require(ALICE, action, ModelRef.parse(ref))
+        Versions(rules, Names()).require(principal, action, ModelRef.parse(ref))
     return caught.value
 
 
@@ -95,6 +101,32 @@ def test_what_may_not_be_queried_looks_like_what_is_not_there(ref):
         assert "secret" not in f"{absent.message} {absent.hint}"
 
 
+def test_a_name_that_means_a_hidden_commit_and_another_is_no_name():
+    rules = Rules(EVERYTHING, "-* model:m:secret")
+    twice, absent = refusal(rules, Action.INFER, "m:twice"), refusal(rules, Action.INFER, "m:absnt")
+    assert type(twice) is NotFound
+    assert SECRET not in f"{twice.message} {twice.hint}"
+    assert twice.message == absent.message.replace("m:absnt", "m:twice")
+
+
+ANONYMOUS_SEES = (EVERYTHING, "+query registry", "-* model:m:secret", "-* model:hidden")
+
+
+@pytest.mark.parametrize("ref", ["m:secret", "hidden", *OTHER_NAMES])
+def test_the_anonymous_who_see_some_models_cannot_tell_the_hidden_from_the_absent(ref):
+    for action in (Action.QUERY, Action.INFER):
+        assert type(refusal(Rules(*ANONYMOUS_SEES), action, ref, ANONYMOUS)) is NotFound
+
+
+def test_the_anonymous_who_see_nothing_are_asked_for_a_key():
+    assert type(refusal(Rules(), Action.INFER, "m", ANONYMOUS)) is Unauthenticated
+    assert type(refusal(Rules(), Action.INFER, "absent", ANONYMOUS)) is Unauthenticated
+
+
+def test_the_anonymous_who_may_only_look_are_asked_for_a_key():
+    assert type(refusal(Rules("+query model:*"), Action.INFER, "m", ANONYMOUS)) is Unauthenticated
+
+
 def test_one_allowed_branch_suffices_for_the_commit_it_shares():
     rules = Rules(EVERYTHING, "-* model:m:main")
     versions = Versions(rules, Names())
@@ -114,8 +146,17 @@ def test_a_version_on_no_branch_is_judged_as_the_model_itself():
     assert isinstance(refusal(Rules("+* model:m:*"), Action.INFER, "m:lost"), NotFound)
 
 
-def test_who_sees_everything_is_told_what_is_near():
-    assert refusal(Rules(EVERYTHING), Action.QUERY, "m:absent").hint == "did you mean m:secret?"
+def test_who_keeps_the_models_and_sees_all_is_told_what_the_registry_says():
+    rules = Rules("+* *")
+    assert refusal(rules, Action.QUERY, "m:absent").hint == "did you mean m:secret?"
+    assert type(refusal(rules, Action.QUERY, "m:twice")) is Conflict
+
+
+def test_who_only_uses_models_is_not_told_what_is_near():
+    """The registry names branches without a worktree too, of which nobody has asked the policy."""
+    hint = refusal(Rules(EVERYTHING), Action.QUERY, "m:absent").hint
+    assert hint is not None
+    assert "secret" not in hint
 
 
 async def test_admitting_answers_as_requiring_does():
