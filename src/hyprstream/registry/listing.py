@@ -10,7 +10,7 @@ from hyprstream.core.errors import Corrupt, HyprstreamError, NotFound
 from hyprstream.core.models import StoredModel
 from hyprstream.core.refs import ModelRef
 from hyprstream.registry.blobs import BlobStore, LinkKind
-from hyprstream.registry.checkouts import made
+from hyprstream.registry.checkouts import has_changes, made
 from hyprstream.registry.contents import Contents
 from hyprstream.registry.entries import DedupReport, Entry
 from hyprstream.registry.repository import ModelRepository
@@ -125,7 +125,7 @@ def entry(shelf: Shelf, branch: Branch, holders: Counter[str]) -> Entry:
         ref=branch.ref,
         id=branch.record.id,
         commit=branch.commit,
-        is_dirty=_looks_dirty(branch),
+        is_dirty=_is_dirty(branch),
         size_bytes=contents.size_bytes if contents else 0,
         shared_bytes=sum(file.size for file in large if holders[file.sha256] > 1),
         created=branch.created,
@@ -137,9 +137,9 @@ def entry(shelf: Shelf, branch: Branch, holders: Counter[str]) -> Entry:
     )
 
 
-def _looks_dirty(branch: Branch) -> bool:
+def _is_dirty(branch: Branch) -> bool:
     try:
-        return branch.repository.is_dirty(branch.ref.ref)
+        return has_changes(branch.repository, branch.ref.ref)
     except (HyprstreamError, OSError) as error:  # what cannot be compared may hold somebody's work
         _log.warning("the files of %s: %s", branch.ref, error)
         return True

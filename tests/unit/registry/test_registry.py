@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import subprocess
 from pathlib import Path
 
@@ -654,3 +655,12 @@ def test_any_number_of_processes_see_one_change_after_another(registry: Registry
 
     assert registry.names() == other.names() == ["second", "tiny"]
     assert snapshot(registry) == snapshot(other)
+
+
+def test_a_file_that_was_only_touched_is_no_change(registry: Registry) -> None:
+    add(registry, "tiny")
+    manifest = worktree(registry, "tiny") / "manifest.toml"
+    os.utime(manifest, (1, 1))
+    assert [entry.is_dirty for entry in registry.entries()] == [False]
+    manifest.write_text("# mine\n" + manifest.read_text())
+    assert [entry.is_dirty for entry in registry.entries()] == [True]
