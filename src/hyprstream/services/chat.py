@@ -52,7 +52,7 @@ class ChatService:
             ContextOverflow: the rendered prompt does not fit.
             RateLimited, QueueFull, Unavailable: come back later.
         """
-        ref = self._versions.require(principal, Action.INFER, request.model)
+        ref = await self._versions.admit(principal, Action.INFER, request.model)
         with self._limits.admit(principal):
             async with self._pool.lease(ref) as engine:
                 engine.check_room()
@@ -69,7 +69,7 @@ class ChatService:
 
         Raises the same errors as `chat`.
         """
-        ref = self._versions.require(principal, Action.INFER, request.model)
+        ref = await self._versions.admit(principal, Action.INFER, request.model)
         with self._limits.admit(principal):
             async with self._pool.lease(ref) as engine:
                 engine.check_room()

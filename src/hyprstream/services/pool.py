@@ -52,7 +52,7 @@ class EnginePool:
             NotFound: no such model.
             Unavailable: the pool is closed, or every loaded model is busy and there is no room for another.
         """
-        key = self._identify(ref)
+        key = await self._key(ref)
         entry = await self._entry(key, ref)
         entry.n_leases += 1
         self._entries.move_to_end(key)
@@ -63,7 +63,7 @@ class EnginePool:
 
     async def load(self, ref: ModelRef) -> EngineClient:
         """Load `ref` now, so that the first request need not wait. Raises what `lease` raises."""
-        return (await self._entry(self._identify(ref), ref)).engine
+        return (await self._entry(await self._key(ref), ref)).engine
 
     def peek(self, ref: ModelRef) -> EngineClient | None:
         """The engine of `ref` if it is loaded already."""
@@ -83,6 +83,12 @@ class EnginePool:
         while self._entries:
             _, entry = self._entries.popitem()
             await entry.engine.aclose()
+
+    async def _key(self, ref: ModelRef) -> Hashable:
+        # What a branch means is read from a few files; to find a commit or a digest may take git itself.
+        if ref.may_be_commit or ref.is_digest:
+            return await asyncio.to_thread(self._identify, ref)
+        return self._identify(ref)
 
     async def _entry(self, key: Hashable, ref: ModelRef) -> _Entry:
         while (entry := self._entries.get(key)) is None or not entry.engine.is_alive:
